@@ -1,0 +1,1 @@
+"""Loaders, generators and :class:`Labelled`."""

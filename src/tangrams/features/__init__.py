@@ -1,0 +1,1 @@
+"""Data → feature matrix: tangent, random, learned and hand-made features."""

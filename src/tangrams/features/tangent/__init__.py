@@ -1,0 +1,1 @@
+"""Tangent features: exact products of a network's per-sample gradients."""

@@ -1,0 +1,1 @@
+"""Gram matrices: empirical and analytic neural tangent kernels, Laplace and their kin."""

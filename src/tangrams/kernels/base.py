@@ -1,0 +1,1 @@
+"""The role of a kernel: two hooks below, two calls above, GPyTorch beside."""

@@ -1,0 +1,1 @@
+"""The analytic algebra of infinite-width kernels."""

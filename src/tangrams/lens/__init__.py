@@ -1,0 +1,1 @@
+"""Measure and show: attribution, spectra, fidelity, layers, plots."""

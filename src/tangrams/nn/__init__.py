@@ -1,0 +1,1 @@
+"""Layers, heads, losses, parametrizations and optimisers."""

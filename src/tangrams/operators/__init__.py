@@ -1,0 +1,1 @@
+"""Matrices with structure, the feature matrix, sketches, solves and spectra."""

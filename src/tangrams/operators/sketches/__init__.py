@@ -1,0 +1,1 @@
+"""Sketches: random projections that never hold their matrix."""
