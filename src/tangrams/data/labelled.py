@@ -8,7 +8,8 @@ from torch import Tensor
 class Labelled(NamedTuple):
     """What a model is called with, and the target of each sample.
 
-    Everywhere in the library ``x`` is what the model is called with; targets travel as ``Labelled(inputs, targets)``.
+    Everywhere in the library ``x`` is what the model is called with; targets travel as
+    ``Labelled(inputs, targets)``.
 
     Attributes:
         inputs: a tensor, a tuple or a dict of tensors whose first axis is the sample.
