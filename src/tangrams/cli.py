@@ -1,0 +1,162 @@
+"""The command ``tangrams``: study a network, redraw a report, list papers, measure claims.
+
+Every mistake of the caller's ends as one line on standard error and exit code 2; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="tangrams",
+    help="Extract a network's tangent features once, then ask everything of them.",
+    epilog="With --debug anywhere, an error shows its traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_out = Console()
+
+
+@app.command()
+def study(
+    target: Annotated[
+        str | None, typer.Argument(help="package.module:function that builds the network; none: the built-in example.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights, .safetensors or a state dict saved by torch.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Training data, .npz with arrays x and y.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Test data, .npz with arrays x and y.")] = None,
+    pool: Annotated[Path | None, typer.Option(help="Unlabelled data to choose from, .npz with array x.")] = None,
+    initial_weights: Annotated[Path | None, typer.Option(help="The weights before training, if kept.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.html and study.json.")] = Path("study"),
+    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+) -> None:
+    """Study a trained network: which labels look wrong, what is redundant, why it predicts what it predicts."""
+    from tangrams.study import run_default, run_user
+
+    if target is None:
+        given = {"--weights": weights, "--train": train, "--test": test, "--pool": pool}
+        named = [name for name, value in given.items() if value is not None]
+        if named:
+            raise ValueError(f"{', '.join(named)} without a network: name it first, as package.module:function")
+        run_default(out, seed=seed)
+        return
+    if train is None or test is None:
+        raise ValueError("a network of yours needs --train FILE.npz and --test FILE.npz, each with arrays x and y")
+    run_user(target, weights, train, test, out, pool=pool, initial_weights=initial_weights, seed=seed)
+
+
+@app.command()
+def report(
+    study_json: Annotated[Path, typer.Argument(help="A study.json.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; beside the JSON by default.")] = None,
+) -> None:
+    """Redraw the report of a study from its JSON alone."""
+    from tangrams.study.report import render
+
+    page = out or study_json.with_name("report.html")
+    render(study_json, page)
+    _out.print(f"Report: {page}", highlight=False)
+
+
+@app.command()
+def papers(
+    room: Annotated[str | None, typer.Option(help="Only papers of this room.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only papers that are planned, or that work.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write docs/papers.md here instead of the table.")] = None,
+    evidence: Annotated[Path, typer.Option(help="Folder of kept evidence.")] = Path("evidence"),
+) -> None:
+    """List the papers that the library is built from, and which work."""
+    from tangrams.claims.catalogue import catalogue
+
+    if markdown is not None:
+        from tangrams.claims.pages import papers_page
+
+        markdown.write_text(papers_page(evidence), encoding="utf-8")
+        _out.print(f"Wrote {markdown}", highlight=False)
+        return
+    rows = catalogue()
+    for name, value, known in (
+        ("room", room, {row.room for row in rows}),
+        ("status", status, {row.status for row in rows} | {"planned", "works"}),
+    ):
+        if value is not None and value not in known:
+            raise ValueError(f"no papers with {name} {value!r}: choose from {', '.join(sorted(known))}")
+    chosen = [row for row in rows if room in (None, row.room) and status in (None, row.status)]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("no.", "slug", "room", "status", "title"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=heading != "title")
+    for row in chosen:
+        style = "green" if row.status == "works" else None
+        table.add_row(f"{row.number:03d}", row.slug, row.room, row.status, row.title, style=style)
+    _out.print(table)
+    _out.print(f"{len(chosen)} papers, {sum(row.status == 'works' for row in chosen)} work.", highlight=False)
+
+
+@app.command()
+def claims(
+    evidence: Annotated[Path, typer.Option(help="Folder of kept evidence.")] = Path("evidence"),
+) -> None:
+    """List the claims with what was last measured."""
+    from tangrams.claims import claims as all_claims
+    from tangrams.claims import kept
+
+    records = kept(evidence)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("no.", "slug", "presets", "measured", "what came out"):
+        table.add_column(heading, no_wrap=heading not in ("what came out", "presets"))
+    for slug, claim in all_claims().items():
+        record = records.get(slug)
+        table.add_row(
+            f"{claim.number:03d}",
+            slug,
+            " ".join(claim.presets),
+            f"{record.preset}: {record.verdict}" if record else "not yet",
+            record.sentence if record else claim.statement,
+        )
+    _out.print(table)
+
+
+@app.command()
+def claim(
+    slug: Annotated[str, typer.Argument(help="A paper's slug; `tangrams claims` lists them.")],
+    preset: Annotated[str, typer.Option(help="quick, full or gpu.")] = "quick",
+    evidence: Annotated[Path | None, typer.Option(help="Keep JSON and figure here; full goes to evidence/.")] = None,
+) -> None:
+    """Measure one paper's claim."""
+    from tangrams.claims import keep, measure
+
+    record, found = measure(slug, preset)
+    _out.print(f"[{record.number:03d}] {record.statement}", markup=False, highlight=False)
+    for name, value in record.numbers.items():
+        _out.print(f"  {name}: {value}", markup=False)
+    _out.print(f"{record.verdict}: {record.sentence} ({record.seconds:.0f} s)", markup=False, highlight=False)
+    folder = evidence or (Path("evidence") if preset == "full" else None)
+    if folder is not None and record.verdict != "skipped: data":
+        _out.print(f"Kept: {keep(record, found, folder)}", highlight=False)
+
+
+def main() -> None:
+    """Run the command; a mistake of the caller's is one line and exit code 2."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except Exception as error:  # every exception ends as one line: that is this function's purpose
+        if debug:
+            raise
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        line = " ".join(text.split()) or type(error).__name__
+        print(f"tangrams: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
