@@ -11,7 +11,10 @@ def main() -> None:
         record, evidence = measure(slug, "full")
         if record.verdict != "skipped: data":
             keep(record, evidence, Path("evidence"))
-        print(f"{record.number:03d} {slug}: {record.verdict}: {record.sentence} ({record.seconds:.0f} s)", flush=True)
+        print(
+            f"{record.number:03d} {slug}: {record.verdict}: {record.sentence} ({record.seconds:.0f} s)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

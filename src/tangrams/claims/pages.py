@@ -21,10 +21,18 @@ def papers_page(evidence: Path) -> str:
     works = [row for row in rows if row.status == "works"]
     lines = [_HEAD.format(works=len(works), total=len(rows))]
     for row in works:
-        lines += [f"## {row.number:03d} {row.title}", "", "Symbols: " + ", ".join(f"`{s}`" for s in row.symbols), ""]
+        lines += [
+            f"## {row.number:03d} {row.title}",
+            "",
+            "Symbols: " + ", ".join(f"`{s}`" for s in row.symbols),
+            "",
+        ]
         record = records.get(row.slug)
         if record is None:
-            lines += [f"Not measured with the full preset yet: `tangrams claim {row.slug} --preset full`.", ""]
+            lines += [
+                f"Not measured with the full preset yet: `tangrams claim {row.slug} --preset full`.",
+                "",
+            ]
         else:
             lines += [
                 f"Claim: {record.statement}",

@@ -55,7 +55,9 @@ class Record:
 def claims() -> dict[str, Claim]:
     """All claims, by slug, in the order of their numbers."""
     package = importlib.import_module("tangrams.claims")
-    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[:1] == "c" and m.name[1:4].isdigit())
+    names = sorted(
+        m.name for m in pkgutil.iter_modules(package.__path__) if m.name[:1] == "c" and m.name[1:4].isdigit()
+    )
     found = [importlib.import_module(f"tangrams.claims.{name}").CLAIM for name in names]
     return {claim.slug: claim for claim in found}
 

@@ -1,0 +1,69 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from tangrams.claims import catalogue
+from tangrams.cli import app
+
+run = CliRunner().invoke
+
+
+def tangrams(*args: str, cwd: str | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "tangrams.cli", *args], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def test_papers_lists_all_119():
+    out = run(app, ["papers"]).output
+    assert "119 papers" in out
+
+
+def test_papers_filters_by_room_and_status():
+    out = run(app, ["papers", "--room", "kernels", "--status", "works"]).output
+    expected = [row for row in catalogue() if row.room == "kernels" and row.status == "works"]
+    assert f"{len(expected)} papers" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["papers", "--room", "attic"], "no papers with room 'attic'"),
+        (["claim", "no-such-paper"], "no claim 'no-such-paper'"),
+        (["claim", "pseudo-ntk", "--preset", "huge"], "no preset 'huge'"),
+        (["study", "--train", "x.npz"], "without a network"),
+        (["study", "nowhere.to_be:found"], "--train"),
+        (["report", "missing.json"], "missing.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(args, says, tmp_path):
+    result = tangrams(*args, cwd=str(tmp_path))
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = tangrams("claim", "no-such-paper", "--debug", cwd=str(tmp_path))
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_the_page_of_papers_is_generated(tmp_path):
+    page = tmp_path / "papers.md"
+    assert run(app, ["papers", "--markdown", str(page)]).exit_code == 0
+    assert page.read_text().count("\n| ") == 119 + 1
+
+
+def test_evidence_is_json(tmp_path):
+    from tangrams.claims import claims, keep, kept, measure
+
+    slug = next(iter(claims()))
+    record, evidence = measure(slug, "quick")
+    path = keep(record, evidence, tmp_path)
+    assert json.loads(path.read_text())["slug"] == slug
+    assert kept(tmp_path)[slug].sentence == record.sentence
