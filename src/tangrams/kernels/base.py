@@ -1,14 +1,15 @@
 """The role of a kernel: two hooks below, two calls above, GPyTorch beside.
 
 A member writes ``_gram(x, y)`` and ``_diag(x)``. Learners and lens call :meth:`Kernel.gram` and
-:meth:`Kernel.diag`, the same two names that feature maps and stores have; GPyTorch calls :meth:`Kernel.forward`.
+:meth:`Kernel.diag`, the same two names that feature maps and stores have;
+GPyTorch calls :meth:`Kernel.forward`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import gpytorch
 import torch
@@ -53,20 +54,20 @@ class Kernel(gpytorch.kernels.Kernel):
 
     A member writes two hooks: ``_gram(x, y)`` → ``(n·r, m·r)`` (``y is x`` when one argument was given) and
     ``_diag(x)`` → ``(n·r,)``, where r is :attr:`outputs_per_input` and rows are sample-major, ``i * r + c``.
-    Inputs reach the hooks validated; answers come back in the dtype of the (floating) inputs, differentiable in
-    them wherever the member is.
+    Inputs reach the hooks validated; answers come back in the dtype of the (floating) inputs, differentiable
+    in them wherever the member is.
 
     Class attributes that a member may set:
 
-    * ``vector_inputs``: samples are vectors. Events of any shape are flattened to ``(n, d)``, and the hooks take
-      leading batch dimensions themselves, so that hyper-parameters may have a ``batch_shape``. Otherwise the hooks
-      see one batch at a time.
+    * ``vector_inputs``: samples are vectors. Events of any shape are flattened to ``(n, d)``, and the hooks
+      take leading batch dimensions themselves, so that hyper-parameters may have a ``batch_shape``. Otherwise
+      the hooks see one batch at a time.
     * ``takes_targets``: :class:`~tangrams.data.Labelled` inputs reach the hooks whole. Otherwise targets are
       dropped.
 
     Args:
-        event_shape: the shape of one sample. GPyTorch hands over ``(…, n, d)``; with it the adapter un-flattens
-            to ``(…, n, *event_shape)``.
+        event_shape: the shape of one sample. GPyTorch hands over ``(…, n, d)``; with it the adapter
+            un-flattens to ``(…, n, *event_shape)``.
         **kwargs: GPyTorch's own: ``batch_shape``, ``active_dims``, ``lengthscale_prior``, …
 
     Shape:
@@ -87,6 +88,22 @@ class Kernel(gpytorch.kernels.Kernel):
                 f"{type(self).__name__} needs an event_shape of sizes ≥ 1, got {tuple(event_shape)}"
             )
         self.event_shape = None if event_shape is None else tuple(int(size) for size in event_shape)
+        # Follows .double() and .to(): GPyTorch asks kernels without parameters for a dtype and a device too.
+        self._anchor = torch.empty(0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the hyper-parameters, or where there are none the one the kernel was cast to."""
+        return next((parameter.dtype for parameter in self.parameters()), self._anchor.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the hyper-parameters, or where there are none the one the kernel was moved to."""
+        return next((parameter.device for parameter in self.parameters()), self._anchor.device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._anchor = fn(self._anchor)
+        return super()._apply(fn, recurse)
 
     def _gram(self, x: Any, y: Any) -> Tensor:
         """Hook: the block k(x_i, y_j)."""
@@ -99,8 +116,8 @@ class Kernel(gpytorch.kernels.Kernel):
     def gram(self, x: Any, y: Any | None = None) -> Float[Tensor, "*batch n m"]:
         """The Gram matrix ``k(x_i, y_j)``, with ``y = x`` when absent.
 
-        A ``TypeError`` answers inputs of another kind and an x and y of different kinds or dtypes; a ``ValueError``
-        tensors without a sample axis, with a NaN or an infinity, and event shapes that differ.
+        A ``TypeError`` answers inputs of another kind, and an x and y of different kinds or dtypes; a
+        ``ValueError`` tensors without a sample axis, with a NaN or an infinity, and event shapes that differ.
 
         Args:
             x: n samples: a tensor of any event shape, a tuple or dict of tensors, or ``Labelled``.
