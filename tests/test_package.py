@@ -53,9 +53,7 @@ def test_the_catalogue_has_all_119_papers_once():
     assert {row.room for row in rows} <= set(tangrams._ROOMS)
 
 
-@pytest.mark.parametrize(
-    "paper", [row for row in catalogue() if row.status == "works"], ids=lambda row: row.slug
-)
+@pytest.mark.parametrize("paper", [row for row in catalogue() if row.status == "works"], ids=lambda row: row.slug)
 def test_a_paper_that_works_has_symbols_that_cite_it_a_claim_and_tests(paper):
     assert paper.symbols
     cited = [symbol for symbol, found in paper.resolve().items() if f"[{paper.number:03d}" in _docs(found)]

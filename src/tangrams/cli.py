@@ -30,17 +30,11 @@ def study(
         str | None,
         typer.Argument(help="package.module:function that builds the network; none: the built-in example."),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights, .safetensors or a state dict saved by torch.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights, .safetensors or a state dict saved by torch.")] = None,
     train: Annotated[Path | None, typer.Option(help="Training data, .npz with arrays x and y.")] = None,
     test: Annotated[Path | None, typer.Option(help="Test data, .npz with arrays x and y.")] = None,
-    pool: Annotated[
-        Path | None, typer.Option(help="Unlabelled data to choose from, .npz with array x.")
-    ] = None,
-    initial_weights: Annotated[
-        Path | None, typer.Option(help="The weights before training, if kept.")
-    ] = None,
+    pool: Annotated[Path | None, typer.Option(help="Unlabelled data to choose from, .npz with array x.")] = None,
+    initial_weights: Annotated[Path | None, typer.Option(help="The weights before training, if kept.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html and study.json.")] = Path("study"),
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
 ) -> None:
@@ -51,15 +45,11 @@ def study(
         given = {"--weights": weights, "--train": train, "--test": test, "--pool": pool}
         named = [name for name, value in given.items() if value is not None]
         if named:
-            raise ValueError(
-                f"{', '.join(named)} without a network: name it first, as package.module:function"
-            )
+            raise ValueError(f"{', '.join(named)} without a network: name it first, as package.module:function")
         run_default(out, seed=seed)
         return
     if train is None or test is None:
-        raise ValueError(
-            "a network of yours needs --train FILE.npz and --test FILE.npz, each with arrays x and y"
-        )
+        raise ValueError("a network of yours needs --train FILE.npz and --test FILE.npz, each with arrays x and y")
     run_user(target, weights, train, test, out, pool=pool, initial_weights=initial_weights, seed=seed)
 
 
@@ -80,9 +70,7 @@ def report(
 def papers(
     room: Annotated[str | None, typer.Option(help="Only papers of this room.")] = None,
     status: Annotated[str | None, typer.Option(help="Only papers that are planned, or that work.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write docs/papers.md here instead of the table.")
-    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write docs/papers.md here instead of the table.")] = None,
     evidence: Annotated[Path, typer.Option(help="Folder of kept evidence.")] = Path("evidence"),
 ) -> None:
     """List the papers that the library is built from, and which work."""
@@ -140,9 +128,7 @@ def claims(
 def claim(
     slug: Annotated[str, typer.Argument(help="A paper's slug; `tangrams claims` lists them.")],
     preset: Annotated[str, typer.Option(help="quick, full or gpu.")] = "quick",
-    evidence: Annotated[
-        Path | None, typer.Option(help="Keep JSON and figure here; full goes to evidence/.")
-    ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Keep JSON and figure here; full goes to evidence/.")] = None,
 ) -> None:
     """Measure one paper's claim."""
     from tangrams.claims import keep, measure

@@ -31,9 +31,7 @@ def test_missing_data_skip_a_claim_and_never_pass_it(monkeypatch):
         raise DataNotFoundError("mnist is not here: set TANGRAMS_DATA")
 
     slug, claim = next(iter(claims().items()))
-    monkeypatch.setattr(
-        runner, "claims", lambda: {slug: dataclasses.replace(claim, measure=measure_without_data)}
-    )
+    monkeypatch.setattr(runner, "claims", lambda: {slug: dataclasses.replace(claim, measure=measure_without_data)})
     record, _ = measure(slug, "quick")
     assert record.verdict == "skipped: data"
     assert "TANGRAMS_DATA" in record.sentence

@@ -64,6 +64,4 @@ def paper(name: str | int) -> Paper:
     import difflib
 
     near = difflib.get_close_matches(str(name), [row.slug for row in catalogue()], n=3, cutoff=0.4)
-    raise KeyError(
-        f"no paper {name!r} in the catalogue" + (f": did you mean {', '.join(near)}?" if near else "")
-    )
+    raise KeyError(f"no paper {name!r} in the catalogue" + (f": did you mean {', '.join(near)}?" if near else ""))
