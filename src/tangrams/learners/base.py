@@ -15,7 +15,7 @@ from linear_operator import LinearOperator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from tangrams.operators import FeatureMatrix
+from tangrams.operators import FeatureMatrix, as_feature_matrix
 
 _WHOLE_ON_ASARRAY = {"zarr", "dask"}
 """Packages whose arrays NumPy would load or compute whole, without a word."""
@@ -66,23 +66,17 @@ def as_features(estimator: Any, X: Any, *, reset: bool = True) -> Tensor | Featu
         )
     package = type(X).__module__.partition(".")[0]
     if package in _WHOLE_ON_ASARRAY:
-        raise TypeError(
-            f"{who} would load the whole {package} array: pass FeatureStore.open(path), or its rows"
-        )
+        raise TypeError(f"{who} would load the whole {package} array: pass FeatureStore.open(path), or its rows")
     if isinstance(X, Tensor):
         X = _plain(X, who)
         if X.ndim != 2:
-            raise ValueError(
-                f"{who} expects 2-D feature rows, got a tensor of shape {tuple(X.shape)}: flatten it"
-            )
+            raise ValueError(f"{who} expects 2-D feature rows, got a tensor of shape {tuple(X.shape)}: flatten it")
         _check_counts(estimator, X, reset)
         if not bool(torch.isfinite(X).all()):
             row = int((~torch.isfinite(X)).any(1).nonzero()[0])
-            raise ValueError(
-                f"{who} got NaN or infinity in X, first in row {row}: remove or repair that sample"
-            )
+            raise ValueError(f"{who} got NaN or infinity in X, first in row {row}: remove or repair that sample")
         return X
-    rows = validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32])
+    rows: Any = validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32])
     return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
 
 
@@ -106,7 +100,8 @@ def as_samples(estimator: Any, X: Any, *, reset: bool = True) -> Any:
         package = type(X).__module__.partition(".")[0]
         if package in _WHOLE_ON_ASARRAY:
             raise TypeError(f"{type(estimator).__name__} would load the whole {package} array: pass its rows")
-        rows = validate_data(estimator, X, reset=reset, dtype="numeric", allow_nd=True)
+        samples: Any = X
+        rows: Any = validate_data(estimator, samples, reset=reset, dtype="numeric", allow_nd=True)
         return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
     return X
 
@@ -131,7 +126,7 @@ def as_targets(estimator: Any, X: Any, y: Any, *, multi_output: bool = False) ->
         y = _plain(y, type(estimator).__name__, floating=False).cpu().numpy()
     if not multi_output:
         y = column_or_1d(y, warn=True)
-    out = validate_data(estimator, y=y, multi_output=multi_output)
+    out: Any = validate_data(estimator, y=y, multi_output=multi_output)
     if X is not None:
         check_consistent_length(_Length(X), out)
     return out
@@ -156,17 +151,18 @@ class KernelMixin:
         if isinstance(self.kernel, str) and self.kernel == "precomputed":
             K = self._read_precomputed(X, reset=True)
             if K.shape[0] != K.shape[1]:
-                raise ValueError(
-                    f"{type(self).__name__} expects a square precomputed kernel, got {tuple(K.shape)}"
-                )
+                raise ValueError(f"{type(self).__name__} expects a square precomputed kernel, got {tuple(K.shape)}")
             self.X_fit_ = None
         else:
             self.X_fit_ = self._read_samples(X, reset=True)
             K = self._gram(self.X_fit_, None)
         return self._checked(K)
 
+    def cross_gram(self, X: Any) -> Tensor:
+        """Inner products of new samples with those of the fit, ``K(X, X_fit)``: ``(m, n)``, float64."""
+        return self._cross_gram(X)
+
     def _cross_gram(self, X: Any) -> Tensor:
-        """``K(X, X_fit)`` in float64, (m·r, n·r)."""
         check_is_fitted(self, "X_fit_")
         if isinstance(self.kernel, str) and self.kernel == "precomputed":
             return self._checked(self._read_precomputed(X, reset=False))
@@ -191,17 +187,22 @@ class KernelMixin:
     def _gram(self, x: Any, y: Any | None) -> Tensor:
         if self.kernel is not None:
             K = self.kernel.gram(x) if y is None else self.kernel.gram(x, y)  # type: ignore[union-attr]
+        elif y is None:
+            K = x @ x.mT
         else:
-            K = x @ (x if y is None else y).mT
+            # The rows of a fit and of a prediction may come in different precisions.
+            dtype = torch.promote_types(x.dtype, y.dtype)
+            if isinstance(x, Tensor) and isinstance(y, Tensor):
+                K = x.to(dtype) @ y.to(dtype).mT
+            else:
+                K = as_feature_matrix(x).to(dtype) @ as_feature_matrix(y).to(dtype).mT
         return K.to_dense() if isinstance(K, LinearOperator) else K
 
     def _checked(self, K: Tensor) -> Tensor:
         K = K.detach().to(torch.float64)
         if not bool(torch.isfinite(K).all()):
             row = int((~torch.isfinite(K)).any(1).nonzero()[0])
-            raise ValueError(
-                f"{type(self).__name__} got NaN or infinity in its Gram matrix, first in row {row}"
-            )
+            raise ValueError(f"{type(self).__name__} got NaN or infinity in its Gram matrix, first in row {row}")
         return K
 
     def __sklearn_tags__(self) -> Any:
@@ -236,9 +237,7 @@ def _check_counts(estimator: Any, X: Tensor | FeatureMatrix, reset: bool) -> Non
     who = type(estimator).__name__
     n, d = X.shape
     if n == 0:
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape=({n}, {d})) while a minimum of 1 is required by {who}."
-        )
+        raise ValueError(f"Found array with 0 sample(s) (shape=({n}, {d})) while a minimum of 1 is required by {who}.")
     if d == 0:
         raise ValueError(f"0 feature(s) (shape=({n}, 0)) while a minimum of 1 is required by {who}.")
     if reset:
