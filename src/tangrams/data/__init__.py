@@ -4,7 +4,17 @@
 """
 
 from tangrams.data.digits import CONFUSABLE_DIGITS, PlantedSplit, digits
+from tangrams.data.errors import DataNotFoundError
 from tangrams.data.labelled import Labelled
 from tangrams.data.planting import Planted, nearest_classes, plant
 
-__all__ = ["CONFUSABLE_DIGITS", "Labelled", "Planted", "PlantedSplit", "digits", "nearest_classes", "plant"]
+__all__ = [
+    "CONFUSABLE_DIGITS",
+    "DataNotFoundError",
+    "Labelled",
+    "Planted",
+    "PlantedSplit",
+    "digits",
+    "nearest_classes",
+    "plant",
+]
