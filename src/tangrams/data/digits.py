@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -64,16 +64,16 @@ def digits(
         images, labels, test_size=450, stratify=labels, random_state=seed
     )
 
-    def picture(rows: np.ndarray) -> Tensor:  # (n, 64), 0 … 16
-        return torch.from_numpy(rows).to(torch.float32).div_(16).reshape(-1, 1, 8, 8)
+    def picture(rows: Any) -> Tensor:  # (n, 64), 0 … 16
+        return torch.as_tensor(rows).to(torch.float32).div_(16).reshape(-1, 1, 8, 8)
 
     train = plant(
         picture(x_train),
-        torch.from_numpy(y_train),
+        torch.as_tensor(y_train),
         label_noise=label_noise,
         duplicates=duplicates,
         confusable=confusable,
         seed=seed,
     )
-    test = Labelled(picture(x_test), torch.from_numpy(y_test).to(torch.int64))
+    test = Labelled(picture(x_test), torch.as_tensor(y_test).to(torch.int64))
     return PlantedSplit(train, test, tuple(str(c) for c in range(10)))
