@@ -1,5 +1,34 @@
-"""Estimators that fit on features."""
+"""Estimators that fit on features.
 
+Where to look: :class:`KernelRidge` and :class:`KernelRidgeClassifier` for closed forms and leave-one-out;
+:class:`KernelLogisticRegression` for a surrogate of a classifier, :class:`KernelGLM` for the paper's own;
+:class:`LinearizedRegressor` for what training the linearised network would predict; :class:`FarthestPointClustering`
+with :func:`keep_heads`, :func:`keep_random_members` or :func:`thin_largest` to prune a training set.
+All judge their ``X`` in :func:`as_features`.
+"""
+
+from tangrams.learners.base import HasGram, KernelMixin, as_features, as_samples, as_targets
+from tangrams.learners.farthest_point import FarthestPointClustering, self_maximal
+from tangrams.learners.kernel_glm import KernelGLM
+from tangrams.learners.kernel_logistic_regression import KernelLogisticRegression
 from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier
+from tangrams.learners.linearized_regressor import LinearizedRegressor
+from tangrams.learners.pruning import keep_heads, keep_random_members, thin_largest
 
-__all__ = ["KernelRidge", "KernelRidgeClassifier"]
+__all__ = [
+    "FarthestPointClustering",
+    "HasGram",
+    "KernelGLM",
+    "KernelLogisticRegression",
+    "KernelMixin",
+    "KernelRidge",
+    "KernelRidgeClassifier",
+    "LinearizedRegressor",
+    "as_features",
+    "as_samples",
+    "as_targets",
+    "keep_heads",
+    "keep_random_members",
+    "self_maximal",
+    "thin_largest",
+]

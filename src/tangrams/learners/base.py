@@ -15,6 +15,7 @@ from linear_operator import LinearOperator
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
+from tangrams.data.labelled import Labelled
 from tangrams.operators import FeatureMatrix, as_feature_matrix
 
 _WHOLE_ON_ASARRAY = {"zarr", "dask"}
@@ -211,11 +212,41 @@ class KernelMixin:
         return tags
 
 
+def num_samples(x: Any) -> int:
+    """How many samples a tensor, array, feature matrix, ``Labelled``, tuple or dict of them holds."""
+    if isinstance(x, Labelled):
+        return num_samples(x.inputs)
+    if isinstance(x, dict):
+        return num_samples(next(iter(x.values())))
+    if isinstance(x, tuple):
+        return num_samples(x[0])
+    shape = getattr(x, "shape", None)
+    return len(x) if shape is None else int(shape[0])
+
+
+def take_samples(x: Any, index: Any) -> Any:
+    """The samples at integer ``index`` of a tensor, feature matrix, ``Labelled``, tuple or dict of them.
+
+    Raises:
+        TypeError: for anything else, such as a DataLoader.
+    """
+    index = torch.as_tensor(index)
+    if isinstance(x, Labelled):
+        return Labelled(take_samples(x.inputs, index), x.targets[index])
+    if isinstance(x, tuple):
+        return tuple(take_samples(part, index) for part in x)
+    if isinstance(x, dict):
+        return {name: take_samples(part, index) for name, part in x.items()}
+    if isinstance(x, Tensor | FeatureMatrix):
+        return x[index]
+    raise TypeError(f"cannot choose samples of a {type(x).__name__}: pass tensors")
+
+
 class _Length:
     """The number of rows of something, for scikit-learn's length check."""
 
     def __init__(self, X: Any) -> None:
-        self.shape = (len(X) if not hasattr(X, "shape") else X.shape[0],)
+        self.shape = (num_samples(X),)
 
     def __len__(self) -> int:
         return self.shape[0]
