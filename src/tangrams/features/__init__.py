@@ -1,1 +1,26 @@
-"""Data → feature matrix: tangent, random, learned and hand-made features."""
+"""Data → feature matrix: tangent, random, learned and hand-made features.
+
+``TangentFeatures`` are a network's gradients. ``phi >> psi`` puts a map or a sketch on the features of another,
+``phi | psi`` puts them side by side.
+"""
+
+from tangrams.features.base import FeatureMap
+from tangrams.features.chain import Chain
+from tangrams.features.errors import TangentError
+from tangrams.features.model_ref import ModelRef
+from tangrams.features.outputs import Output, logits_of
+from tangrams.features.stack import Stack
+from tangrams.features.tangent.features import TangentFeatures
+from tangrams.features.tangent.plan import Plan
+
+__all__ = [
+    "Chain",
+    "FeatureMap",
+    "ModelRef",
+    "Output",
+    "Plan",
+    "Stack",
+    "TangentError",
+    "TangentFeatures",
+    "logits_of",
+]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from tangrams.operators import FeatureMatrix
 from tangrams.operators.rows import Rows
 from tangrams.operators.sketches.base import Column, Sketch
+
+if TYPE_CHECKING:
+    from tangrams.store import FeatureStore
 
 
 class FeatureMap(nn.Module, ABC):
@@ -22,6 +27,8 @@ class FeatureMap(nn.Module, ABC):
     """
 
     rows_per_sample: int = 1
+    takes_targets: bool = False
+    """Whether ``x`` has to be ``Labelled(inputs, targets)``."""
 
     @property
     @abstractmethod
@@ -57,6 +64,48 @@ class FeatureMap(nn.Module, ABC):
     def diag(self, x: Any) -> Tensor:
         """Squared norms of the rows: ``(n * r,)``."""
         return self.rows(x).diag()
+
+    def outputs(self, x: Any) -> Tensor | None:
+        """What the network behind the map answers at ``x``, ``(n, C)``; None for a map without one."""
+        return None
+
+    def extract(
+        self,
+        dataset: Any,
+        path: str | Path,
+        *,
+        batch_size: int | None = None,
+        dtype: str = "float32",
+        block_size: int | None = None,
+        ids: Sequence[str] | Sequence[int] | None = None,
+        seed: int = 0,
+        progress: Any | None = None,
+    ) -> FeatureStore:
+        """Compute the features of a data set once, into a store that survives interruption.
+
+        Args:
+            dataset: a ``torch.utils.data.Dataset`` or anything the map takes.
+            path: where the store is made or continued.
+            batch_size: samples per call of the map.
+            dtype: of the stored features.
+            block_size: samples per unit of work, written whole or not at all.
+            ids: names of the samples; their numbers by default.
+            seed: recorded, and set before each block.
+            progress: called with the blocks done and in all.
+        """
+        from tangrams.features.extract import extract
+
+        return extract(
+            self,
+            dataset,
+            path,
+            batch_size=batch_size,
+            dtype=dtype,
+            block_size=block_size,
+            ids=ids,
+            seed=seed,
+            progress=progress,
+        )
 
     def bind(self, columns: tuple[Column, ...]) -> FeatureMap:
         """This map over the given input columns; a map that does not depend on them is itself."""

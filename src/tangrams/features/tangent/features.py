@@ -1,0 +1,166 @@
+r"""Tangent features: the gradients of a network's outputs with respect to its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tangrams.features.base import FeatureMap
+from tangrams.features.inputs import as_inputs
+from tangrams.features.model_ref import ModelRef
+from tangrams.features.outputs import Output, logits_of
+from tangrams.features.parameters import Selection
+from tangrams.features.tangent import engine, generic
+from tangrams.features.tangent.plan import Plan
+from tangrams.features.tangent.rows import TangentRows
+from tangrams.features.tangent.spec import Check, TangentSpec
+from tangrams.operators.sketches.base import Column
+
+
+class TangentFeatures(FeatureMap):
+    r"""Gradients of a network's outputs, sample by sample: the features of the empirical neural tangent kernel.
+
+    .. math:: \Phi_{iC + c} = \partial f_c(x_i) / \partial\theta, \qquad K = \Phi \Phi^\top
+
+    f the network in eval mode, C its outputs, θ the parameters that require grad, each piece of memory counted once,
+    in the order of ``model.parameters()``. Gram matrices, norms and products come without forming Φ where the layers'
+    structure allows, and are checked against plain autograd. The network is held by reference: it is not a submodule
+    and is not moved, cast or copied.
+
+    Args:
+        model: the network.
+        output: ``"all"``: a row per sample and output. ``"sum"``: a row per sample, of :math:`\sum_c f_c/\sqrt C`,
+            the pseudo-NTK [033]. ``"trace"``: a sample's rows side by side over √C, so that the Gram matrix is the
+            mean over outputs [072]. A callable of what the network returned (and of the targets, with
+            ``Labelled``) → ``(n,)`` or ``(n, m)``: a row per value.
+        params: None for all that require grad; names, modules, or a predicate ``(name, parameter)``.
+        batch_size: samples per forward pass; chosen from the budget when None.
+        memory_budget: bytes, or e.g. ``"1GiB"``, that a product may hold beyond its result.
+        check: ``"sample"`` verifies up to 16 samples of every result, ``"full"`` all of them.
+
+    Shape:
+        n samples → ``(n * rows_per_sample, num_features)``, sample-major.
+
+    Raises:
+        TypeError: if ``model`` is no module or ``output`` neither a name nor a callable.
+        ValueError: for unknown names, frozen parameters asked for, or an unreadable network.
+
+    Example:
+        >>> import torch
+        >>> from tangrams.features import TangentFeatures
+        >>> phi = TangentFeatures(torch.nn.Linear(3, 2), output="all")
+        >>> phi.gram(torch.eye(3)).shape
+        torch.Size([6, 6])
+
+    [055] Neural Tangent Kernel.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | ModelRef,
+        output: str | Callable[..., Tensor] | Output = "all",
+        params: Selection = None,
+        *,
+        batch_size: int | None = None,
+        memory_budget: int | str = "1GiB",
+        check: Check = "sample",
+    ) -> None:
+        super().__init__()
+        ref = model if isinstance(model, ModelRef) else ModelRef(model)
+        self.spec = TangentSpec(ref, output, params, batch_size, memory_budget, check)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.spec.ref.model
+
+    @property
+    def output(self) -> Output:
+        """Which functions of the network are differentiated."""
+        return self.spec.output
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether the output needs ``Labelled`` samples."""
+        return self.spec.output.takes_targets
+
+    @property
+    def rows_per_sample(self) -> int:  # type: ignore[override]
+        """C for ``"all"``, m for a callable, else 1; known once the network was called."""
+        return self.spec.rows_per_sample
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """One run of columns per parameter (per output and parameter for ``"trace"``)."""
+        return self.spec.columns
+
+    def forward(self, x: Any) -> Tensor:
+        """Dense rows; differentiable in ``x`` and the weights while gradients are enabled.
+
+        Under ``torch.no_grad`` they come by the fast routes instead.
+        """
+        if not torch.is_grad_enabled():
+            return self.rows(x).dense()
+        inputs = as_inputs(x)
+        if inputs.n == 0:
+            return self.rows(x).dense()
+        with self.spec.ref.session() as model:
+            parameters = self.spec.parameters.tensors(model)
+            blocks = self.spec.parameters.blocks
+            try:
+                rows = generic.rows_by_vmap(model, self.output, parameters, blocks, inputs)
+            except Exception:  # torch.func has no common base of "this network cannot be transformed"
+                rows = generic.rows_by_loop(model, self.output, parameters, blocks, inputs, create_graph=True)
+        n, r, p = rows.shape
+        self.spec.meet(r)
+        return rows.reshape(n, r * p) / max(r, 1) ** 0.5 if self.output.folds else rows.reshape(n * r, p)
+
+    def rows(self, x: Any) -> TangentRows:
+        """The rows of ``x``, computed when asked for."""
+        return TangentRows(self.spec, as_inputs(x))
+
+    def outputs(self, x: Any) -> Tensor:
+        """The network's output tensor at ``x``, flattened to ``(n, C)``, without a graph."""
+        inputs = as_inputs(x).detached()
+        with self.spec.ref.session() as model, torch.no_grad():
+            return logits_of(inputs.call(model)).reshape(inputs.n, -1)
+
+    def plan(self, x: Any) -> Plan:
+        """Routes and memory of ``gram(x)``, without computing it."""
+        return engine.plan(self.spec, as_inputs(x).detached())
+
+    def explain(self, x: Any) -> str:
+        """What was found out about the network, and the plan, as text."""
+        from tangrams.features.preflight import preflight
+
+        report = preflight(
+            self.model,
+            x,
+            output=self.output,
+            params=list(self.spec.parameters.names),
+            memory_budget=self.spec.memory_budget,
+        )
+        return str(report)
+
+    def describe(self) -> dict[str, Any]:
+        """Class, output, parameters and the network's fingerprint, as JSON data."""
+        return {"class": type(self).__name__, **self.spec.describe()}
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Refused: the network is not ours to move.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("TangentFeatures holds its network by reference: move the model itself, model.to(...)")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.spec.ref.refuse_move(type(self).__name__, fn)
+        return self
+
+    def extra_repr(self) -> str:
+        """Network, output and p."""
+        return f"{type(self.model).__name__}, output={self.output.name!r}, p={self.spec.parameters.numel}"

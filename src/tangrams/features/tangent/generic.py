@@ -1,0 +1,96 @@
+"""Per-sample gradients of any network: ``vmap`` of its gradient where that runs, a loop of autograd elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+from tangrams.features.inputs import Inputs
+from tangrams.features.outputs import Output, require_graph
+from tangrams.features.parameters import Block
+
+
+def outputs(model: nn.Module, output: Output, inputs: Inputs) -> Tensor:
+    """The differentiated functions' values: ``(n, r)``."""
+    return output.select(inputs.call(model), inputs.targets, inputs.n)
+
+
+def rows_by_vmap(
+    model: nn.Module, output: Output, parameters: dict[str, nn.Parameter], blocks: Sequence[Block], inputs: Inputs
+) -> Tensor:
+    """Rows ``(n, r, Σ numel)`` by ``vmap`` over samples of the reverse-mode Jacobian; differentiable.
+
+    Raises:
+        RuntimeError: whatever ``torch.func`` raises where the network cannot be transformed.
+    """
+    names = [name for block in blocks for name in block.members]
+    chosen = {name: parameters[name] for name in names}
+    tensors = inputs.tensors()
+
+    def one(*sample: Tensor) -> tuple[Tensor, ...]:
+        pieces = iter(sample)
+        single = inputs.map(lambda _: next(pieces).unsqueeze(0))
+
+        def function(weights: dict[str, Tensor]) -> Tensor:
+            returned = functional_call(model, weights, single.args, single.kwargs)
+            return output.select(returned, single.targets, 1).squeeze(0)
+
+        values, pullback = vjp(function, chosen)
+        basis = torch.eye(values.shape[0], dtype=values.dtype, device=values.device)
+        gradients = vmap(pullback)(basis)[0]
+        return tuple(gradients[name].reshape(values.shape[0], -1) for name in names)
+
+    by_name = dict(zip(names, vmap(one)(*tensors), strict=True))
+    return torch.cat([block.assemble([by_name[name] for name in block.members]) for block in blocks], dim=-1)
+
+
+def rows_by_loop(
+    model: nn.Module,
+    output: Output,
+    parameters: dict[str, nn.Parameter],
+    blocks: Sequence[Block],
+    inputs: Inputs,
+    *,
+    create_graph: bool = False,
+) -> Tensor:
+    """Rows ``(n, r, Σ numel)`` by plain autograd, one sample and one output at a time."""
+    names = [name for block in blocks for name in block.members]
+    weights = [parameters[name] for name in names]
+    samples = []
+    for i in range(inputs.n):
+        values = outputs(model, output, inputs.slice(i, i + 1))[0]
+        require_graph(values)
+        rows = []
+        for value in values:
+            gradients = _gradients(value, weights, model, create_graph)
+            by_name = dict(zip(names, (g.reshape(-1) for g in gradients), strict=True))
+            rows.append(torch.cat([b.assemble([by_name[name] for name in b.members]) for b in blocks]))
+        samples.append(torch.stack(rows) if rows else values.new_zeros(0, sum(b.numel for b in blocks)))
+    return torch.stack(samples)
+
+
+def _gradients(value: Tensor, weights: list[nn.Parameter], model: nn.Module, create_graph: bool) -> list[Tensor]:
+    try:
+        found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True, create_graph=create_graph)
+    except RuntimeError as error:
+        if ".grad()" not in str(error) or create_graph:
+            raise
+        found = _gradients_by_backward(value, weights, model)
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)]
+
+
+def _gradients_by_backward(value: Tensor, weights: list[nn.Parameter], model: nn.Module) -> list[Tensor | None]:
+    """For reentrant checkpointing, which forbids ``autograd.grad``: ``backward`` into set-aside ``.grad`` fields."""
+    everything = list(model.parameters())
+    kept = [p.grad for p in everything]
+    try:
+        for p in everything:
+            p.grad = None
+        value.backward(retain_graph=True)
+        return [w.grad for w in weights]
+    finally:
+        for p, grad in zip(everything, kept, strict=True):
+            p.grad = grad
