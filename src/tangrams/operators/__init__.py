@@ -1,22 +1,40 @@
-"""Matrices with structure, the feature matrix, sketches, solves and spectra."""
+"""Matrices with structure, the feature matrix, sketches, solves and spectra.
 
-from tangrams.operators.dense_rows import DenseRows
+Everything a feature matrix is asked goes through here: products and rows by :class:`FeatureMatrix`, inner products by
+:class:`GramMatrix`, answers by :func:`solve`, :func:`logdet` and :func:`eigsh`, which reach the accuracy they are asked
+for or raise :class:`ConvergenceError`.
+"""
+
+from tangrams.operators.dense_rows import ColumnRows, DenseRows, row_panels
+from tangrams.operators.eigen import Eigenpairs, eigsh
+from tangrams.operators.errors import ConvergenceError
 from tangrams.operators.feature_matrix import FeatureMatrix, as_feature_matrix, trace
 from tangrams.operators.gram_matrix import GramMatrix
-from tangrams.operators.normal_matrix import NormalMatrix
+from tangrams.operators.normal_matrix import NormalMatrix, normal_matrix
 from tangrams.operators.ridge import GramSpectrum
 from tangrams.operators.rows import Rows
-from tangrams.operators.sketches import Column, block_generator
+from tangrams.operators.sketches import Column, Sketch, block_generator
+from tangrams.operators.solve import LogDeterminant, logdet, solve
 
 __all__ = [
     "Column",
+    "ColumnRows",
+    "ConvergenceError",
     "DenseRows",
+    "Eigenpairs",
     "FeatureMatrix",
     "GramMatrix",
     "GramSpectrum",
+    "LogDeterminant",
     "NormalMatrix",
     "Rows",
+    "Sketch",
     "as_feature_matrix",
     "block_generator",
+    "eigsh",
+    "logdet",
+    "normal_matrix",
+    "row_panels",
+    "solve",
     "trace",
 ]

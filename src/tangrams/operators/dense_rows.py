@@ -17,11 +17,14 @@ PANEL_BYTES = 1 << 26
 
 
 def row_panels(rows: Rows, panel_bytes: int = PANEL_BYTES) -> Iterator[tuple[int, int, Tensor]]:
-    """``(start, stop, dense rows)``, reading a source once from top to bottom.
+    """Read a source once, from top to bottom.
 
     Args:
         rows: the source.
         panel_bytes: the most that a panel holds; at least one row.
+
+    Yields:
+        ``(start, stop, dense rows)``
     """
     n, d = rows.shape
     height = max(1, panel_bytes // max(1, d * rows.dtype.itemsize))

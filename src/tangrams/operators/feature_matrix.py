@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from linear_operator.operators import LinearOperator
@@ -23,8 +23,8 @@ class FeatureMatrix(OpaqueOperator):
     ``Φ @ Ψ.mT`` is a :class:`GramMatrix`, whose dense form takes the source's fastest exact route;
     ``Φ.mT @ Φ`` a :class:`NormalMatrix`; ``Φ @ S.mT`` of a bound sketch the sketched rows, and no step of it holds
     more of Φ than the source does. It is 2-D, immutable, pickled and copied with its source, and not differentiable
-    in what its rows are made of (``phi(x)`` is). Solves, log-determinants and spectra: :func:`tangrams.operators.solve`,
-    :func:`~tangrams.operators.logdet`, :func:`~tangrams.operators.eigsh`.
+    in what its rows are made of (``phi(x)`` is). Solves, log-determinants and spectra are
+    :func:`tangrams.operators.solve`, :func:`~tangrams.operators.logdet` and :func:`~tangrams.operators.eigsh`.
 
     Args:
         rows: the source; a tensor stands for ``DenseRows(tensor)``.
@@ -105,8 +105,8 @@ class FeatureMatrix(OpaqueOperator):
             out[here] = panel[position[here] - start, col[here]]
         return out
 
-    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> Self:
-        return type(self)(rows=self.rows.to(dtype, device))
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> FeatureMatrix:
+        return FeatureMatrix(rows=self.rows.to(dtype, device))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({tuple(self.shape)}, {self.dtype}, rows={type(self.rows).__name__})"
@@ -125,8 +125,10 @@ class TransposedFeatureMatrix(OpaqueOperator):
 
     dtype = FeatureMatrix.dtype
     device = FeatureMatrix.device
-    _cast = FeatureMatrix._cast
     __repr__ = FeatureMatrix.__repr__
+
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> TransposedFeatureMatrix:
+        return TransposedFeatureMatrix(rows=self.rows.to(dtype, device))
 
     def _size(self) -> torch.Size:
         return torch.Size((self.rows.shape[1], self.rows.shape[0]))

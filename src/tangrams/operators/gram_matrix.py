@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -84,9 +82,9 @@ class GramMatrix(OpaqueOperator):
             out[start:stop] = torch.linalg.vecdot(panel.to(wide), other.to(wide)).to(self.dtype)
         return out
 
-    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> Self:
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> GramMatrix:
         left = self.left.to(dtype, device)
-        return type(self)(left=left, right=left if self.is_symmetric else self.right.to(dtype, device))
+        return GramMatrix(left=left, right=left if self.is_symmetric else self.right.to(dtype, device))
 
     def __repr__(self) -> str:
         return f"GramMatrix({tuple(self.shape)}, {self.dtype}, rows={type(self.left).__name__})"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -100,8 +98,8 @@ class NormalMatrix(OpaqueOperator):
             out += (wide[:, row] * wide[:, col]).sum(0)
         return out.to(self.dtype)
 
-    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> Self:
-        return type(self)(rows=self.rows.to(dtype, device))
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> NormalMatrix:
+        return NormalMatrix(rows=self.rows.to(dtype, device))
 
     def __repr__(self) -> str:
         return f"NormalMatrix({tuple(self.shape)}, {self.dtype}, rows={type(self.rows).__name__})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class OpaqueOperator(LinearOperator):
         """The entries ``(row[i], col[i])``."""
 
     @abstractmethod
-    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> Self:
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> OpaqueOperator:
         """The same matrix in another dtype or on another device."""
 
     # -- indexing -----------------------------------------------------------------------------------------------
@@ -100,11 +100,7 @@ class OpaqueOperator(LinearOperator):
         self._refuse_batch()
 
     def repeat(self, *sizes: Any) -> NoReturn:
-        """Refused: there is no batch of feature matrices.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refused with a ValueError: there is no batch of feature matrices."""
         self._refuse_batch()
 
     def _sum_batch(self, dim: int) -> NoReturn:
@@ -159,15 +155,15 @@ class OpaqueOperator(LinearOperator):
         """The same matrix on a CUDA device."""
         return self.to(device="cuda" if device_id is None else f"cuda:{device_id}")
 
-    def clone(self) -> Self:
+    def clone(self) -> OpaqueOperator:
         """Itself: an opaque operator is immutable."""
         return self
 
-    def detach(self) -> Self:
+    def detach(self) -> OpaqueOperator:
         """Itself: nothing here carries a gradient."""
         return self
 
-    def detach_(self) -> Self:
+    def detach_(self) -> OpaqueOperator:
         """Itself: nothing here carries a gradient."""
         return self
 

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Sketch(ABC):
             raise ValueError(f"{type(self).__name__} is not bound: use phi >> sketch, or sketch.bind(phi.columns)")
         return self.columns[-1].stop if self.columns else 0
 
-    def bind(self, columns: Sequence[Column] | int) -> Self:
+    def bind(self, columns: Sequence[Column] | int) -> Sketch:
         """A copy over the given columns, or over that many nameless ones."""
         bound = copy.copy(self)
         if isinstance(columns, int):

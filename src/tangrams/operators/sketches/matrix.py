@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -71,8 +69,8 @@ class SketchMatrix(OpaqueOperator):
         wanted, position = col.unique(return_inverse=True)
         return self._columns(wanted)[row, position]
 
-    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> Self:
-        return type(self)(sketch=self.sketch, dtype=dtype or self.dtype, device=device or self.device)
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> SketchMatrix:
+        return SketchMatrix(sketch=self.sketch, dtype=dtype or self.dtype, device=device or self.device)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({tuple(self.shape)}, sketch={type(self.sketch).__name__})"
@@ -93,8 +91,10 @@ class TransposedSketchMatrix(OpaqueOperator):
 
     dtype = SketchMatrix.dtype
     device = SketchMatrix.device
-    _cast = SketchMatrix._cast
     __repr__ = SketchMatrix.__repr__
+
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> TransposedSketchMatrix:
+        return TransposedSketchMatrix(sketch=self.sketch, dtype=dtype or self.dtype, device=device or self.device)
 
     def _size(self) -> torch.Size:
         return torch.Size((self.sketch.in_features, self.sketch.num_features))
