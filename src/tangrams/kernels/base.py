@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import gpytorch
 import torch
@@ -101,7 +101,7 @@ class Kernel(gpytorch.kernels.Kernel):
         """The device of the hyper-parameters, or where there are none the one the kernel was moved to."""
         return next((parameter.device for parameter in self.parameters()), self._anchor.device)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+    def _apply(self, fn: Any, recurse: bool = True) -> Kernel:
         self._anchor = fn(self._anchor)
         return super()._apply(fn, recurse)
 
