@@ -7,6 +7,7 @@ no hooks, no ``torch.func``. A sample is alone in its batch, so that a NaN in on
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,15 +28,15 @@ def reference_rows(
     r"""Tangent features of ``x``, the slow way.
 
     Row ``(i, c)`` is :math:`\nabla_\theta f_c(x_i)`, with the model in eval mode, θ the parameters that
-    require a gradient in the order of ``model.parameters()``, and each storage counted once, under its first
-    name.
+    require a gradient in the order of ``model.parameters()``, and each element of memory counted once, under its
+    first name.
 
     Args:
         model: the network; its mode, gradients and buffers are left as they were.
         x: what it is called with (tensor, tuple or mapping of tensors), or :class:`Labelled`.
         output: ``"all"``, ``"sum"`` (:math:`\sum_c f_c / \sqrt C`), ``"trace"`` (the C gradients side by
             side, divided by :math:`\sqrt C`), or a callable of the model's return value (and of the targets,
-            if ``x`` has any).
+            if it requires two arguments).
         params: names of the parameters that count; all that require a gradient by default.
 
     Returns:
@@ -47,63 +48,104 @@ def reference_rows(
     """
     if not callable(output) and output not in ("all", "sum", "trace"):
         raise ValueError(f'reference_rows takes output="all", "sum", "trace" or a callable, got {output!r}')
-    groups = parameter_groups(model, params)
+    memory = parameter_memory(model, params)
     inputs, targets = x if isinstance(x, Labelled) else (x, None)
     rows: list[Tensor] = []
     for i in range(num_samples(inputs)):
         with as_evaluated(model), torch.enable_grad():
             target = None if targets is None else targets[i : i + 1]
             values = _values(call(model, sample(inputs, i)), output, target)
-            jacobian = [_gradient(value, groups) for value in values]
+            jacobian = [_gradient(value, memory) for value in values]
         rows += [torch.cat(jacobian) / len(jacobian) ** 0.5] if output == "trace" else jacobian
     if not rows:
-        first = next((group[0] for group in groups), torch.zeros(()))
-        return first.new_zeros(0, sum(group[0].numel() for group in groups))
+        first = next(model.parameters(), torch.zeros(()))
+        return first.detach().new_zeros(0, sum(group.numel for group in memory))
     return torch.stack(rows)
 
 
-def parameter_groups(model: nn.Module, params: Iterable[str] | None = None) -> list[list[nn.Parameter]]:
-    """The parameters that count, grouped by storage.
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Parameters that share memory, and the columns of its elements.
+
+    Attributes:
+        leaves: the parameters; more than one only where one is a view of another's numbers.
+        places: for each, the column of each of its elements, counted from the first column of the group.
+        numel: how many columns: the different elements of memory.
+    """
+
+    leaves: tuple[nn.Parameter, ...]
+    places: tuple[Tensor, ...]
+    numel: int
+
+
+def parameter_memory(model: nn.Module, params: Iterable[str] | None = None) -> list[Memory]:
+    """The memory of the parameters that count, in the order of ``model.parameters()``.
+
+    A parameter alone has a column per element, in its own order. Parameters that overlap, or one that is an expanded
+    view, have a column per element of memory, in the order of memory.
 
     Args:
         model: the network.
         params: names; all that require a gradient by default.
 
     Returns:
-        One list per column block; several leaves in one only where parameters are views of the same numbers.
+        One entry per run of columns.
     """
     chosen = None if params is None else set(params)
-    groups: dict[Any, list[nn.Parameter]] = {}
+    groups: list[list[tuple[nn.Parameter, list[int]]]] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad if chosen is None else name in chosen:
-            key = (
-                (parameter.data_ptr(), parameter.shape, parameter.stride())
-                if parameter.numel()
-                else id(parameter)
-            )
-            groups.setdefault(key, []).append(parameter)
-    return list(groups.values())
+            addresses = _addresses(parameter)
+            sharing = [group for group in groups if any(set(addresses) & set(theirs) for _, theirs in group)]
+            merged = [member for group in sharing for member in group]
+            at = groups.index(sharing[0]) if sharing else len(groups)
+            groups = [group for group in groups if group not in sharing]
+            groups.insert(at, [*merged, (parameter, addresses)])
+    return [_memory(group) for group in groups]
 
 
-def _gradient(value: Tensor, groups: list[list[nn.Parameter]]) -> Tensor:
+def _memory(group: list[tuple[nn.Parameter, list[int]]]) -> Memory:
+    first = group[0][1]
+    plain = all(addresses == first for _, addresses in group) and len(set(first)) == len(first)
+    order = first if plain else sorted({address for _, addresses in group for address in addresses})
+    column = {address: i for i, address in enumerate(order)}
+    places = tuple(torch.tensor([column[a] for a in addresses], dtype=torch.int64) for _, addresses in group)
+    return Memory(tuple(parameter for parameter, _ in group), places, len(order))
+
+
+def _addresses(parameter: Tensor) -> list[int]:
+    """Where each element lies, in logical order."""
+    offsets = torch.zeros((), dtype=torch.int64)
+    for size, stride in zip(parameter.shape, parameter.stride(), strict=True):
+        offsets = offsets[..., None] + torch.arange(size) * stride
+    return (parameter.data_ptr() + offsets.reshape(-1) * parameter.element_size()).tolist()
+
+
+def _gradient(value: Tensor, memory: list[Memory]) -> Tensor:
     """One row: a scalar's gradient, zeros where it does not depend on a parameter."""
-    blocks = []
-    for group in groups:
-        block = torch.zeros_like(group[0], memory_format=torch.contiguous_format)
-        for leaf in group if value.requires_grad else ():
-            (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
-            if gradient is not None:
-                block = block + gradient
-        blocks.append(block.detach().reshape(-1))
-    return torch.cat(blocks) if blocks else value.detach().new_zeros(0)
+    blocks = [value.detach().new_zeros(0)]
+    for group in memory:
+        block = torch.zeros(group.numel, dtype=group.leaves[0].dtype, device=group.leaves[0].device)
+        for leaf, places in zip(group.leaves, group.places, strict=True):
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
+                if gradient is not None:
+                    block.index_add_(0, places.to(block.device), gradient.to_dense().reshape(-1))
+        blocks.append(block)
+    return torch.cat(blocks)
 
 
 def _values(result: Any, output: str | Callable[..., Tensor], target: Tensor | None) -> Tensor:
     """The scalars to differentiate, for a model called with one sample."""
     if callable(output):
-        return (output(result) if target is None else output(result, target)).reshape(-1)
+        return output(*(result, target)[: 1 + _takes_targets(output)]).reshape(-1)
     values = main_output(result).reshape(-1)
     return values.sum().reshape(1) / values.numel() ** 0.5 if output == "sum" else values
+
+
+def _takes_targets(output: Callable[..., Tensor]) -> bool:
+    required = [p for p in inspect.signature(output).parameters.values() if p.default is p.empty]
+    return len(required) >= 2
 
 
 def main_output(result: Any) -> Tensor:
@@ -123,10 +165,9 @@ def main_output(result: Any) -> Tensor:
     """
     if isinstance(result, Tensor):
         return result
-    if isinstance(result, Mapping) and "logits" in result:
-        return result["logits"]
-    if isinstance(getattr(result, "logits", None), Tensor):
-        return result.logits
+    logits = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
     if isinstance(result, tuple | list):
         tensors = [item for item in result if isinstance(item, Tensor)][:1]
     else:

@@ -61,9 +61,7 @@ def conformance(suite: type[Suite], *cases: Case) -> type:
         if unknown:
             raise ValueError(f"{suite.__name__} has no checks {sorted(unknown)}, excused for {member.__name__}")
         for check in suite.checks():
-            marks = (
-                [pytest.mark.xfail(reason=case.excuses[check], strict=True)] if check in case.excuses else []
-            )
+            marks = [pytest.mark.xfail(reason=case.excuses[check], strict=True)] if check in case.excuses else []
             params.append(pytest.param(case, check, id=f"{case.name or member.__name__}-{check[6:]}", marks=marks))
 
     class TestConformance:

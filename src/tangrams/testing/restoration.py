@@ -77,7 +77,7 @@ def _tensor_facts(where: str, tensor: Tensor | None) -> Iterator[tuple[str, Any]
 
 def _process_facts() -> Iterator[tuple[str, Any]]:
     yield "torch: random state", torch.get_rng_state()
-    yield "numpy: random state", np.random.get_state()[1].tolist()  # noqa: NPY002
+    yield "numpy: random state", str(np.random.get_state())  # noqa: NPY002
     yield "python: random state", random.getstate()
     yield "torch: default dtype", torch.get_default_dtype()
     yield "torch: gradient mode", torch.is_grad_enabled()
@@ -91,7 +91,6 @@ def _process_facts() -> Iterator[tuple[str, Any]]:
     yield "torch: mkldnn", torch.backends.mkldnn.enabled
     yield "torch: threads", torch.get_num_threads()
     yield "torch: global hooks", len(nn.modules.module._global_forward_hooks)
-    yield "torch: saved tensor hooks", torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
 
 def _tensors(x: Any) -> Iterator[Tensor]:

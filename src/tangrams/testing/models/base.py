@@ -31,6 +31,8 @@ class NastyModel:
         dtype: of weights and inputs.
         output: what is differentiated: ``"all"`` (the tests then take sum and trace too), or a callable.
         n: number of samples in a test.
+        plain: builds a network with the same weights and values that plain autograd can differentiate, where it
+            cannot differentiate this one.
         precision: the dtype that it computes in, where that is not the one of its weights.
         names: for a refusal, regular expressions its message must match: who, where.
         needs: packages that it imports.
@@ -44,6 +46,7 @@ class NastyModel:
     dtype: torch.dtype = torch.float64
     output: str | Callable[..., Tensor] = "all"
     n: int = 6
+    plain: Callable[[], nn.Module] | None = None
     precision: torch.dtype | None = None
     names: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -63,11 +66,14 @@ class NastyModel:
 
         Fresh networks hide faults: a norm's weight of one and bias of zero make wrong gradients look right.
         """
+        return self._make(self.factory)
+
+    def _make(self, factory: Callable[[], nn.Module]) -> nn.Module:
         with seeded(self.dtype):
-            model = self.factory()
+            model = factory()
             with torch.no_grad():
                 for parameter in model.parameters():
-                    if parameter.is_floating_point() and not parameter.is_meta and _dense(parameter):
+                    if _has_numbers(parameter):
                         parameter += 0.1 * torch.randn_like(parameter)
                 for name, buffer in model.named_buffers():
                     if name.endswith("running_mean"):
@@ -99,7 +105,7 @@ class NastyModel:
         Returns:
             What :func:`~tangrams.testing.reference.reference_rows` gives.
         """
-        model, x = self.make(), self.inputs() if x is None else x
+        model, x = self._make(self.plain or self.factory), self.inputs() if x is None else x
         if self.dtype.itemsize < 4:
             model, x = model.double(), _double(x)
         return reference_rows(model, x, self.output if output is None else output)
@@ -165,8 +171,10 @@ def named(
     return events
 
 
-def _dense(parameter: nn.Parameter) -> bool:
-    """Whether each element has memory of its own, so that an in-place sum is defined."""
+def _has_numbers(parameter: nn.Parameter) -> bool:
+    """Whether it holds real numbers, each in memory of its own, so that an in-place sum is defined."""
+    if isinstance(parameter, nn.UninitializedParameter) or parameter.is_meta or not parameter.is_floating_point():
+        return False
     return all(stride > 0 for stride, size in zip(parameter.stride(), parameter.shape, strict=True) if size > 1)
 
 

@@ -123,10 +123,10 @@ def _one_nan(n: int, generator: torch.Generator) -> Tensor:
 
 
 def _nan_weight() -> nn.Module:
-    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    head = nn.Linear(4, 3)
     with torch.no_grad():
-        model[2].weight[1, 1] = float("nan")
-    return model
+        head.weight[1, 1] = float("nan")
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), head)
 
 
 def _meta() -> nn.Module:

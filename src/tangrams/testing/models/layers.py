@@ -58,6 +58,12 @@ class WeightedBag(nn.Module):
         return self.head(torch.tanh(self.bag(tokens, per_sample_weights=weights)))
 
 
+def channels_last() -> nn.Module:
+    """A convolution whose weight lies in memory channel by channel."""
+    model = _conv(lambda: nn.Conv2d(3, 4, 3), 4)()
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
 def _conv(layer: Callable[[], nn.Module], channels: int) -> Callable[[], nn.Module]:
     return _positions(layer, channels, axis=1)
 
@@ -189,7 +195,7 @@ CONVOLUTIONS = (
     ),
     NastyModel(
         "conv-channels-last",
-        lambda: _conv(lambda: nn.Conv2d(3, 4, 3), 4)().to(memory_format=torch.channels_last),
+        channels_last,
         lambda n, g: floats(3, 5, 5)(n, g).to(memory_format=torch.channels_last),
         "weights and inputs that are not contiguous",
     ),
@@ -262,7 +268,7 @@ NORMS = (
     ),
     NastyModel(
         "layer-norm-2d",
-        lambda: nn.Sequential(nn.LayerNorm((3, 4)), nn.Flatten(), nn.Tanh(), nn.Linear(12, 3)),
+        lambda: nn.Sequential(nn.LayerNorm([3, 4]), nn.Flatten(), nn.Tanh(), nn.Linear(12, 3)),
         floats(3, 4),
         "over two axes",
     ),

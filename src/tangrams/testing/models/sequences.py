@@ -138,13 +138,13 @@ def bert() -> nn.Module:
 
     return BertForSequenceClassification(
         BertConfig(
+            num_labels=3,  # pyright: ignore[reportCallIssue] (one of its extra keywords)
             vocab_size=20,
             hidden_size=8,
             num_hidden_layers=1,
             num_attention_heads=2,
             intermediate_size=12,
             max_position_embeddings=8,
-            num_labels=3,
         )
     )
 
@@ -164,6 +164,7 @@ def llama() -> nn.Module:
 
     return LlamaForSequenceClassification(
         LlamaConfig(
+            num_labels=3,  # pyright: ignore[reportCallIssue] (one of its extra keywords)
             vocab_size=20,
             hidden_size=8,
             num_hidden_layers=1,
@@ -171,7 +172,6 @@ def llama() -> nn.Module:
             num_key_value_heads=1,
             intermediate_size=12,
             max_position_embeddings=8,
-            num_labels=3,
             pad_token_id=0,
         )
     )

@@ -254,9 +254,9 @@ def _conv_weight_norm() -> nn.Module:
 
 def lora() -> nn.Module:
     """LoRA of our own on the first layer; everything else frozen."""
-    model = _mlp().requires_grad_(False)
-    model[0] = LowRank(model[0])
-    return model
+    first, *rest = _mlp().requires_grad_(False)
+    assert isinstance(first, nn.Linear)
+    return nn.Sequential(LowRank(first), *rest)
 
 
 def peft() -> nn.Module:
@@ -293,14 +293,7 @@ SHARING = (
     NastyModel("shared-weight", SharedWeight, floats(5), "two modules, one weight: peers are 14–57 % off"),
     NastyModel("tied-embedding", TiedEmbedding, ints(7, 4), "embedding and output tied: peers are 57 and 81 % off"),
     NastyModel("two-names", TwoNames, floats(5), "two parameters over one storage: counted once, gradients summed"),
-    NastyModel(
-        "overlapping",
-        Overlapping,
-        floats(5),
-        "overlapping views have no columns of their own",
-        expect="refused",
-        names=("first", "second"),
-    ),
+    NastyModel("overlapping", Overlapping, floats(5), "overlapping views: a column per element of memory"),
     NastyModel("weight-norm", _parametrised(parametrizations.weight_norm), floats(5), "a peer is 46 % off"),
     NastyModel("weight-norm-conv", _conv_weight_norm, floats(2, 3, 3), "of a convolution"),
     NastyModel("spectral-norm", _parametrised(parametrizations.spectral_norm), floats(5), "a peer is 74 % off"),
@@ -313,12 +306,26 @@ SHARING = (
     NastyModel("frozen-middle", _frozen("2.weight", "2.bias"), floats(5), "gradients pass through frozen weights"),
     NastyModel("frozen-bias", _frozen("0.bias", "2.bias"), floats(5), "weights without their biases"),
     NastyModel("frozen-last", _frozen("4.weight", "4.bias"), floats(5), "the last layer is frozen"),
-    NastyModel("frozen-all", lambda: _mlp().requires_grad_(False), floats(5), "no trainable parameter: (n, 0)"),
-    NastyModel("no-parameters", lambda: nn.Sequential(nn.Flatten(), nn.Tanh()), floats(3), "no parameter at all"),
+    NastyModel(
+        "frozen-all",
+        lambda: _mlp().requires_grad_(False),
+        floats(5),
+        "no trainable parameter",
+        expect="refused",
+        names=("Sequential", "requires grad"),
+    ),
+    NastyModel(
+        "no-parameters",
+        lambda: nn.Sequential(nn.Flatten(), nn.Tanh()),
+        floats(3),
+        "no parameter at all",
+        expect="refused",
+        names=("Sequential", "parameter"),
+    ),
     NastyModel("unused", Unused, floats(5), "columns of zeros, one block empty"),
     NastyModel("lora", lora, floats(5), "only the adapter counts"),
     NastyModel("peft", peft, floats(5), "peft's wrapper: peers count the base, 16 and 32 % off", needs=("peft",)),
     NastyModel("strided", Strided, floats(5), "weights that are not contiguous"),
-    NastyModel("expanded", Expanded, floats(5), "a weight with stride zero"),
+    NastyModel("expanded", Expanded, floats(5), "a weight with stride zero: four elements, one column"),
     NastyModel("complex", Complex, floats(4), "complex weights", expect="refused", names=("filter", "complex")),
 )
