@@ -2,11 +2,21 @@
 
 All are a :class:`Kernel`: ``gram(x, y=None)`` and ``diag(x)`` for learners and lens, a GPyTorch kernel besides. For a
 network of infinite width take :class:`AnalyticNTK` over the algebra in :mod:`tangrams.kernels.ntk`, or
-:class:`FullyConnectedNTK`; for its stationary kin :class:`LaplaceKernel` and :class:`GammaExponential`.
+:class:`FullyConnectedNTK`; for its stationary kin :class:`LaplaceKernel` and :class:`GammaExponential`. For a network
+you have: :class:`EmpiricalNTK` in all its variants, :class:`ProjectedNTK` where memory is short,
+:class:`LabelledPseudoNTK` for how labelled samples teach one another, :class:`ConjugateKernel` and
+:class:`EmbeddingKernel` of activations;
+:class:`CosineKernel` divides any kernel's norms out. :class:`FeatureKernel` makes a kernel of any feature map.
 """
 
 from tangrams.kernels.base import Kernel
+from tangrams.kernels.conjugate_kernel import ConjugateKernel
+from tangrams.kernels.cosine_kernel import CosineKernel, ZeroGradientError
+from tangrams.kernels.embedding_kernel import EmbeddingKernel
+from tangrams.kernels.empirical_ntk import EmpiricalNTK
+from tangrams.kernels.feature_kernel import FeatureKernel
 from tangrams.kernels.gamma_exponential import GammaExponential
+from tangrams.kernels.labelled_pseudo_ntk import LabelledPseudoNTK
 from tangrams.kernels.laplace import LaplaceKernel
 from tangrams.kernels.ntk import (
     AnalyticNNGP,
@@ -15,14 +25,23 @@ from tangrams.kernels.ntk import (
     FullyConnectedNTK,
     NormalizedReLUNTK,
 )
+from tangrams.kernels.projected_ntk import ProjectedNTK
 
 __all__ = [
     "AnalyticNNGP",
     "AnalyticNTK",
+    "ConjugateKernel",
+    "CosineKernel",
+    "EmbeddingKernel",
+    "EmpiricalNTK",
+    "FeatureKernel",
     "FullyConnectedNNGP",
     "FullyConnectedNTK",
     "GammaExponential",
     "Kernel",
+    "LabelledPseudoNTK",
     "LaplaceKernel",
     "NormalizedReLUNTK",
+    "ProjectedNTK",
+    "ZeroGradientError",
 ]
