@@ -63,7 +63,7 @@ ACTIVATIONS = {
     "gaussian": Gaussian(1.2, 0.7),
     "gelu": GELU(),
     "polynomial": Polynomial([0.1, 0.4, -0.3, 0.2]),
-    "monomial": Polynomial([0, 0, 0, 1]),
+    "monomial": Polynomial([0.0, 0.0, 0.0, 1.0]),
     "quadrature_tanh": QuadratureDual(torch.tanh, 60, odd=True),
 }
 NETS = {f"{name}_1": Serial(Dense(1.3, 0.2), layer, Dense(1.1, 0.4)) for name, layer in ACTIVATIONS.items()}

@@ -84,9 +84,7 @@ class Kernel(gpytorch.kernels.Kernel):
     def __init__(self, *, event_shape: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if event_shape is not None and any(size < 1 for size in event_shape):
-            raise ValueError(
-                f"{type(self).__name__} needs an event_shape of sizes ≥ 1, got {tuple(event_shape)}"
-            )
+            raise ValueError(f"{type(self).__name__} needs an event_shape of sizes ≥ 1, got {tuple(event_shape)}")
         self.event_shape = None if event_shape is None else tuple(int(size) for size in event_shape)
         # Follows .double() and .to(): GPyTorch asks kernels without parameters for a dtype and a device too.
         self._anchor = torch.empty(0)
@@ -170,11 +168,11 @@ class Kernel(gpytorch.kernels.Kernel):
         batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
         lefts = self._unflatten(x1.expand(*batch, *x1.shape[-2:]))
         rights = lefts if same else self._unflatten(x2.expand(*batch, *x2.shape[-2:]))
-        one = (self._diag if same else self._paired) if diag else self._gram
-        answers = [
-            one(left) if diag and same else one(left, left if same else right)
-            for left, right in zip(lefts, rights, strict=True)
-        ]
+        if diag and same:
+            answers = [self._diag(left) for left in lefts]
+        else:
+            block = self._paired if diag else self._gram
+            answers = [block(left, right) for left, right in zip(lefts, rights, strict=True)]
         out = torch.stack([answer.to(x1.dtype) for answer in answers])
         return out.reshape(*batch, *out.shape[1:])
 
@@ -207,13 +205,9 @@ class Kernel(gpytorch.kernels.Kernel):
             raise TypeError(f"{who}: {name} holds no tensor")
         for leaf in leaves:
             if leaf.ndim == 0:
-                raise ValueError(
-                    f"{who}: {name} has a tensor without a sample axis: pass (n, …), x[None] for one"
-                )
+                raise ValueError(f"{who}: {name} has a tensor without a sample axis: pass (n, …), x[None] for one")
             if len(leaf) != len(leaves[0]):
-                raise ValueError(
-                    f"{who}: the tensors of {name} have {len(leaves[0])} and {len(leaf)} samples"
-                )
+                raise ValueError(f"{who}: the tensors of {name} have {len(leaves[0])} and {len(leaf)} samples")
             if leaf.is_complex():
                 raise TypeError(f"{who}: {name} is complex: pass real and imaginary parts as features")
             if leaf.is_floating_point() and not torch.isfinite(leaf).all():

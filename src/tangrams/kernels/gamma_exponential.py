@@ -20,7 +20,7 @@ class ExponentialOfDistance(Kernel):
         if not lengthscale > 0:
             raise ValueError(f"{type(self).__name__} needs lengthscale > 0, got {lengthscale}")
         super().__init__(**kwargs)
-        self.lengthscale = lengthscale
+        self._set_lengthscale(torch.as_tensor(lengthscale))
 
     def _profile(self, distance: Tensor) -> Tensor:
         raise NotImplementedError

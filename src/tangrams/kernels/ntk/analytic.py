@@ -31,7 +31,7 @@ class _Analytic(Kernel):
         self.net = net
         self.block_bytes = block_bytes
 
-    def _select(self, state: KernelState) -> Tensor:
+    def _select(self, state: KernelState) -> Tensor | None:
         raise NotImplementedError
 
     def _samples(self, x: Tensor) -> Tensor:
@@ -72,7 +72,9 @@ class _Analytic(Kernel):
                 f"{type(self).__name__}: the network ends at {state.spatial} positions: "
                 "end it with Flatten or GlobalAvgPool, and Dense"
             )
-        return self._select(state)
+        selected = self._select(state)
+        assert selected is not None  # the state carries what the class asked for
+        return selected
 
     def _block_size(self, x: Tensor) -> int:
         positions = math.prod(x.shape[2:])
@@ -109,7 +111,7 @@ class AnalyticNTK(_Analytic):
         """The other kernel of the same network."""
         return AnalyticNNGP(self.net, block_bytes=self.block_bytes, event_shape=self.event_shape)
 
-    def _select(self, state: KernelState) -> Tensor:
+    def _select(self, state: KernelState) -> Tensor | None:
         return state.ntk
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -120,14 +121,13 @@ class _Window:
         for axis in axes:
             cov = self._padded(cov, axis)
         extent = self.stride * (self.positions - 1) + 1
-        total: Tensor | None = None
+        parts = []
         for offset in range(self.size):
             index: list[slice] = [slice(None)] * cov.ndim
             for axis in axes:
                 index[axis] = slice(offset, offset + extent, self.stride)
-            part = cov[tuple(index)]
-            total = part if total is None else total + part
-        return total / self.size
+            parts.append(cov[tuple(index)])
+        return reduce(torch.add, parts) / self.size
 
     def _padded(self, cov: Tensor, axis: int) -> Tensor:
         if not (self.before or self.after):

@@ -237,7 +237,7 @@ class _Parallel(Layer):
         return f"{type(self).__name__}({', '.join(map(repr, self.branches))})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.branches == other.branches
+        return isinstance(other, _Parallel) and type(self) is type(other) and self.branches == other.branches
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.branches))
@@ -269,7 +269,7 @@ class ParallelSum(_Parallel):
         return replace(
             states[0],
             nngp=_total([branch.nngp for branch in states]),
-            ntk=None if state.ntk is None else _total([branch.ntk for branch in states]),
+            ntk=None if state.ntk is None else _total([branch.ntk for branch in states if branch.ntk is not None]),
             self1=_total([branch.self1 for branch in states]),
             self2=_total([branch.self2 for branch in states]),
             gaussian=all(branch.gaussian for branch in states),
@@ -298,7 +298,7 @@ class ParallelProduct(_Parallel):
             terms = []
             for index, branch in enumerate(states):
                 others = [other.nngp for position, other in enumerate(states) if position != index]
-                terms.append(branch.ntk * _product(others))
+                terms.append(_product([branch.ntk, *others]))
             ntk = _total(terms)
         return replace(
             states[0],
@@ -316,8 +316,8 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, terms)
 
 
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    return reduce(torch.mul, factors)
+def _product(factors: Sequence[Tensor | None]) -> Tensor:
+    return reduce(torch.mul, [factor for factor in factors if factor is not None])
 
 
 def _needs_pairs(layers: Sequence[Layer], wanted: bool) -> bool:

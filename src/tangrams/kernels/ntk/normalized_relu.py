@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gpytorch.constraints import Interval, Positive
@@ -38,6 +38,7 @@ class NormalizedReLUNTK(Kernel):
     """
 
     vector_inputs = True
+    raw_bias: torch.nn.Parameter
 
     def __init__(
         self,
@@ -57,17 +58,22 @@ class NormalizedReLUNTK(Kernel):
         self.register_parameter("raw_bias", torch.nn.Parameter(torch.zeros(*self.batch_shape, 1, 1)))
         self.register_constraint("raw_bias", bias_constraint or Positive())
         if bias_prior is not None:
-            self.register_prior("bias_prior", bias_prior, lambda kernel: kernel.bias, _set_bias)
+            self.register_prior("bias_prior", bias_prior, _get_bias, _set_bias)
         self.bias = bias
 
     @property
     def bias(self) -> Tensor:
         """β, ``(*batch_shape, 1, 1)``."""
-        return self.raw_bias_constraint.transform(self.raw_bias)
+        return self._constraint.transform(self.raw_bias)
 
     @bias.setter
     def bias(self, value: float | Tensor) -> None:
-        _set_bias(self, value)
+        target = torch.as_tensor(value).to(self.raw_bias).expand_as(self.raw_bias)
+        self.initialize(raw_bias=self._constraint.inverse_transform(target))
+
+    @property
+    def _constraint(self) -> Interval:
+        return cast(Interval, self.constraint_for_parameter_name("raw_bias"))
 
     def _gram(self, x: Tensor, y: Tensor) -> Tensor:
         same = x is y
@@ -95,6 +101,9 @@ class NormalizedReLUNTK(Kernel):
         return kernel / ((self.depth + 1) * (square + 1))
 
 
+def _get_bias(kernel: NormalizedReLUNTK) -> Tensor:
+    return kernel.bias
+
+
 def _set_bias(kernel: NormalizedReLUNTK, value: float | Tensor) -> None:
-    value = torch.as_tensor(value).to(kernel.raw_bias)
-    kernel.initialize(raw_bias=kernel.raw_bias_constraint.inverse_transform(value.expand_as(kernel.raw_bias)))
+    kernel.bias = value

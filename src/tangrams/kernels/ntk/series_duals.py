@@ -93,7 +93,7 @@ class Hermite(Polynomial):
         if degree < 0:
             raise ValueError(f"Hermite needs a degree ≥ 0, got {degree}")
         basis = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0])
-        super().__init__(basis / math.sqrt(math.factorial(degree)))
+        super().__init__((basis / math.sqrt(math.factorial(degree))).tolist())
         self.degree = degree
 
     def __repr__(self) -> str:
