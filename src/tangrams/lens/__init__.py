@@ -1,1 +1,45 @@
-"""Measure and show: attribution, spectra, fidelity, layers, plots."""
+"""Measure and show: attribution, spectra, fidelity, layers, plots.
+
+:func:`surrogate_fidelity` says how well a kernel model stands for a network, :func:`kernel_attribution` what each
+training sample adds to its logits, :func:`ntk_relative_error` and its neighbours how well a scalar kernel stands for
+the full one.
+:func:`prediction_change`, :func:`relation`, :func:`learning_difficulty` and :class:`ForgettingTracker` are about how
+samples teach one another.
+"""
+
+from tangrams.lens.fidelity import Fidelity, surrogate_fidelity
+from tangrams.lens.kernel_attribution import Retrieval, attribution_precision_recall, kernel_attribution, top_similar
+from tangrams.lens.learning_dynamics import (
+    EventScore,
+    ForgettingTracker,
+    Relation,
+    error_l2_norm,
+    learning_difficulty,
+    predict_forgetting,
+    prediction_change,
+    relation,
+    score_events,
+)
+from tangrams.lens.ntk_quality import RegressionGap, kernel_regression_gap, max_eig_ratio, ntk_relative_error
+
+__all__ = [
+    "EventScore",
+    "Fidelity",
+    "ForgettingTracker",
+    "RegressionGap",
+    "Relation",
+    "Retrieval",
+    "attribution_precision_recall",
+    "error_l2_norm",
+    "kernel_attribution",
+    "kernel_regression_gap",
+    "learning_difficulty",
+    "max_eig_ratio",
+    "ntk_relative_error",
+    "predict_forgetting",
+    "prediction_change",
+    "relation",
+    "score_events",
+    "surrogate_fidelity",
+    "top_similar",
+]
