@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +45,13 @@ class ModelRef:
             _refuse_unreadable(name, tensor)
         self.model: nn.Module = model
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModelRef:
         return self
 
-    def __copy__(self) -> Self:
+    def __copy__(self) -> ModelRef:
         return self
 
-    def __sklearn_clone__(self) -> Self:
+    def __sklearn_clone__(self) -> ModelRef:
         return self
 
     def __getstate__(self) -> nn.Module:

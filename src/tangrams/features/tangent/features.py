@@ -3,7 +3,7 @@ r"""Tangent features: the gradients of a network's outputs with respect to its w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,7 @@ class TangentFeatures(FeatureMap):
         """Class, output, parameters and the network's fingerprint, as JSON data."""
         return {"class": type(self).__name__, **self.spec.describe()}
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self, *args: Any, **kwargs: Any) -> TangentFeatures:
         """Refused: the network is not ours to move.
 
         Raises:
@@ -157,7 +157,7 @@ class TangentFeatures(FeatureMap):
         """
         raise RuntimeError("TangentFeatures holds its network by reference: move the model itself, model.to(...)")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TangentFeatures:
         self.spec.ref.refuse_move(type(self).__name__, fn)
         return self
 

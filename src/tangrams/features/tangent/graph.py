@@ -1,0 +1,156 @@
+"""Finds every use of every parameter in the autograd graph of the outputs.
+
+Parameters are followed, not modules: a layer called twice, a tied weight, a parameter used through ``F.linear`` or by
+hand are all just edges that end in the parameter's ``AccumulateGrad``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from tangrams.features.tangent.consumers import BY_NODE, Consumer, Source
+
+_VIEWS = {
+    "ViewBackward0",
+    "UnsafeViewBackward0",
+    "ReshapeAliasBackward0",
+    "UnsqueezeBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "AliasBackward0",
+}
+_TRANSPOSES = {"TBackward0", "TransposeBackward0", "PermuteBackward0", "NumpyTBackward0"}
+_REENTRANT = "CheckpointFunctionBackward"
+
+
+@dataclass
+class Uses:
+    """What a walk found.
+
+    Attributes:
+        consumers: nodes whose parameters are understood, in the order met.
+        unexplained: parameter → the name of a node that uses it in another way.
+        reentrant: whether a reentrant checkpoint hides parameters from the graph.
+        floats: numbers in all intermediate results, over the batch.
+    """
+
+    consumers: list[Consumer] = field(default_factory=list)
+    unexplained: dict[str, str] = field(default_factory=dict)
+    reentrant: bool = False
+    floats: int = 0
+
+    def signature(self) -> tuple[Any, ...]:
+        """What must not change between batches for a recipe to hold."""
+        return (
+            tuple(consumer.signature() for consumer in self.consumers),
+            tuple(sorted(self.unexplained.items())),
+            self.reentrant,
+        )
+
+
+def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
+    """Walk the graph of ``outputs`` and explain the uses of ``parameters``."""
+    names = {id(p): name for name, p in parameters.items()}
+    uses = Uses()
+    parents: dict[Any, list[tuple[Any, int]]] = {}
+    leaves: dict[str, Any] = {}
+    order: list[Any] = []
+    seen: set[Any] = set()
+    stack = [outputs.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        order.append(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            name = names.get(id(variable))
+            if name is not None:
+                leaves[name] = node
+            continue
+        for slot, (child, _) in enumerate(node.next_functions):
+            if child is not None:
+                parents.setdefault(child, []).append((node, slot))
+                stack.append(child)
+    explained: set[tuple[Any, int]] = set()
+    for node in order:
+        label = node.name()
+        if label.startswith(_REENTRANT):
+            uses.reentrant = True
+        uses.floats += _numel(node)
+        reader = BY_NODE.get(label)
+        if reader is None:
+            continue
+        sources = {}
+        for slot, (child, _) in enumerate(node.next_functions):
+            source = _resolve(child, names)
+            if source is not None:
+                sources[slot] = source
+        consumer = reader.accept(node, sources) if sources else None
+        if consumer is not None:
+            uses.consumers.append(consumer)
+            explained.update((node, slot) for slot in consumer.sources)
+    for name, leaf in leaves.items():
+        stranger = _stranger(leaf, parents, explained)
+        if stranger is not None:
+            uses.unexplained[name] = stranger
+    return uses
+
+
+def _numel(node: Any) -> int:
+    total = 0
+    for metadata in getattr(node, "_input_metadata", ()):
+        product = 1
+        for size in metadata.shape:
+            product *= size
+        total += product
+    return total
+
+
+def _resolve(node: Any, names: Mapping[int, str]) -> Source | None:
+    """The parameter at the end of a chain of views, and how it is seen through them."""
+    top: tuple[int, ...] | None = None
+    transposed = expanded = False
+    while node is not None:
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            name = names.get(id(variable))
+            if name is None:
+                return None
+            shape = tuple(variable.shape)
+            return Source(name, shape, shape if top is None else top, transposed, expanded)
+        label = node.name()
+        shape = tuple(node._input_metadata[0].shape)
+        top = shape if top is None else top
+        if label in _TRANSPOSES:
+            if len(shape) != 2 or (label == "PermuteBackward0" and tuple(d % 2 for d in node._saved_dims) == (0, 1)):
+                return None
+            if label == "TransposeBackward0" and node._saved_dim0 % 2 == node._saved_dim1 % 2:
+                return None
+            transposed = not transposed
+        elif label == "ExpandBackward0":
+            expanded = True
+        elif label not in _VIEWS:
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+def _stranger(node: Any, parents: Mapping[Any, list[tuple[Any, int]]], explained: set[tuple[Any, int]]) -> str | None:
+    """The name of a node above ``node`` that reads it in a way nobody explained."""
+    for parent, slot in parents.get(node, ()):
+        if (parent, slot) in explained:
+            continue
+        label = parent.name()
+        if label in _VIEWS or label in _TRANSPOSES or label == "ExpandBackward0":
+            found = _stranger(parent, parents, explained)
+            if found is not None:
+                return found
+            continue
+        return label
+    return None
