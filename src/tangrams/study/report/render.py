@@ -1,0 +1,180 @@
+"""Draw report.html from study.json."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tangrams.study.report import sections
+from tangrams.study.report.sections import glance
+from tangrams.study.report.sections.glance import Finding
+from tangrams.study.report.tangram import tans
+from tangrams.study.report.validate import validate
+from tangrams.study.report.words import about, metric, number, percent, sample_name
+
+SHORT = {
+    "explanations": "Why",
+    "labels": "Labels",
+    "redundancy": "Redundant",
+    "richness": "Rich",
+    "fragility": "Fragile",
+    "layers": "Layers",
+    "next": "Next",
+}
+_UNSAFE = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+
+
+def render(study: dict[str, Any] | str | os.PathLike[str], html_path: str | os.PathLike[str]) -> Path:
+    """Write the report of a study as one self-contained HTML file.
+
+    The file needs no network, no other file, and is drawn from ``study`` alone: the same study gives the same bytes.
+
+    Args:
+        study: what a study measured, or the path of its study.json.
+        html_path: where to write; folders are made, an old file is replaced in one step.
+
+    Returns:
+        The path written.
+
+    A study that is no JSON or does not fit ``study/schema.json`` is refused as in :func:`load`.
+    """
+    study = load(study)
+    target = Path(html_path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_text(to_html(study), encoding="utf-8")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def findings(study: dict[str, Any] | str | os.PathLike[str], most: int = 3) -> list[Finding]:
+    """What stands out most in a study, first things first.
+
+    Args:
+        study: what a study measured, or the path of its study.json.
+        most: how many to name.
+    """
+    return glance.findings(sections.views(load(study)), most)
+
+
+def load(study: dict[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+    """A study from memory or from its file, checked against its schema.
+
+    Raises:
+        ValueError: if it is not JSON or does not fit the schema.
+    """
+    if not isinstance(study, dict):
+        path = Path(study)
+        try:
+            study = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON ({error}): give the study.json that a study has written") from error
+    validate(study)
+    return study
+
+
+def to_html(study: dict[str, Any]) -> str:
+    """The report of a valid study as a string."""
+    views = sections.views(study)
+    script = _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            study=study,
+            views=views,
+            short=SHORT,
+            tans=tans(),
+            cards=glance.cards(study),
+            findings=glance.findings(views),
+            facts=glance.facts(study),
+            planted=glance.planted(study),
+            surrogates=_surrogates(study),
+            again=glance.again(study),
+            version=study["again"]["versions"].get("tangrams", ""),
+            css=Markup(_asset("report.css")),
+            js=Markup(script),
+            digest=digest,
+            data=Markup(_embedded(_for_script(study))),
+        )
+    )
+
+
+def _surrogates(study: dict[str, Any]) -> dict[str, str] | None:
+    """Fidelity of the clean-up model in words; None where it was not measured."""
+    if study["surrogates"]["state"] == "absent":
+        return None
+    cleanup = study["surrogates"]["cleanup"]
+    form = percent if study["task"] == "classification" else metric(study)
+    return {
+        "delta": number(cleanup["delta"]),
+        "agreement": about(cleanup["agreement"], form),
+        "kendall": about(cleanup["kendall"]) if cleanup["kendall"] else "",
+    }
+
+
+def _for_script(study: dict[str, Any]) -> dict[str, Any]:
+    """What the script needs: the explanations, the samples they name, and the list of suspects."""
+    explanations, labels = study["explanations"], study["labels"]
+    rows = explanations["samples"] if explanations["state"] == "measured" else []
+    suspects = labels["suspects"] if labels["state"] == "measured" else []
+    named = {row["id"] for row in rows}
+    named |= {w["id"] for row in rows for side in ("supporters", "opposers") for w in row[side]}
+    return {
+        "classes": [c if c.strip() else f"class {i}" for i, c in enumerate(study["data"]["classes"])],
+        "regression": study["task"] == "regression",
+        "explanations": [_rounded(row) for row in rows],
+        "samples": {key: study["samples"][key] for key in sorted(named) if key in study["samples"]},
+        "suspected": [row["id"] for row in suspects[: labels["count"]]] if suspects else [],
+        "csv": [
+            {
+                "id": row["id"],
+                "name": sample_name(study, row["id"]),
+                "given": row["given"],
+                "suggested": row["suggested"],
+                "score": row["score"],
+                "neighbours": row["neighbours"],
+            }
+            for row in suspects
+        ],
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to seven figures: below what a reader or the sum of the parts can tell."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
+
+
+def _embedded(data: Any) -> str:
+    """JSON that cannot leave its script element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_UNSAFE)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("tangrams.study.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("tangrams.study.report") / "assets" / name).read_text(encoding="utf-8")

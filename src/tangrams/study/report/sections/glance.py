@@ -1,0 +1,188 @@
+"""Section 1: the cards and the findings, and section 9: how to get these numbers again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tangrams.study.report.sections.base import View
+from tangrams.study.report.sections.labels import precision_at
+from tangrams.study.report.sections.redundancy import within
+from tangrams.study.report.words import (
+    count,
+    duration,
+    memory,
+    metric,
+    metric_name,
+    number,
+    percent,
+    plural,
+    provenance,
+    sample_name,
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number at the top.
+
+    Attributes:
+        name: what it is.
+        value: the number with its unit.
+        note: its uncertainty and what stands beside it.
+        link: the section that explains it.
+    """
+
+    name: str
+    value: str
+    note: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of the findings that stand out.
+
+    Attributes:
+        section: the key of its section in study.json, and its anchor in the report.
+        text: a clause with the numbers.
+    """
+
+    section: str
+    text: str
+
+
+def cards(study: dict[str, Any]) -> list[Card]:
+    """The cards, those without numbers left out."""
+    form, name = metric(study), metric_name(study)
+    network = study["network"]
+    train = f"{form(network['train_accuracy']['value'])} on the training data as labelled"
+    made = [
+        Card(
+            f"Network: test {name}",
+            form(network["accuracy"]["value"]),
+            f"{provenance(network['accuracy'], form)}; {train}",
+            "explanations",
+        )
+    ]
+    if study["surrogates"]["state"] == "measured":
+        made += _surrogate_cards(study, form, name)
+    if study["labels"]["state"] == "measured":
+        made.append(_labels_card(study["labels"]))
+    if study["redundancy"]["state"] == "measured":
+        keep = study["redundancy"]["keep"]
+        note = f"within {within(study, study['redundancy'])}; {provenance(keep, percent)}"
+        made.append(Card("Enough for the clean-up model", f"{percent(keep['value'])} of the data", note, "redundancy"))
+    if study["fragility"]["state"] == "measured" and study["fragility"]["closest"]:
+        nearest = study["fragility"]["closest"][0]
+        note = (
+            f"{study['fragility']['unit']}, {sample_name(study, nearest['id'])}; "
+            f"median {number(study['fragility']['median']['value'])}"
+        )
+        made.append(Card("Closest decision boundary", number(nearest["distance"]), note, "fragility"))
+    if study["layers"]["state"] == "measured":
+        rows = study["layers"]["layers"]
+        flagged = [r["name"] for r in rows if r["flags"]]
+        note = ", ".join(flagged[:3]) + (" …" if len(flagged) > 3 else "") if flagged else "none stands out"
+        made.append(Card("Layers unlike a healthy one", f"{count(len(flagged))} of {count(len(rows))}", note, "layers"))
+    return made
+
+
+def _surrogate_cards(study: dict[str, Any], form: Any, name: str) -> list[Card]:
+    surrogates = study["surrogates"]
+    mimic = surrogates["mimic"]
+    best = surrogates.get("tuned_cleanup", surrogates["cleanup"])
+    agreement = percent if study["task"] == "classification" else number
+    tau = f"; Kendall τ {number(mimic['kendall']['value'], 2)}" if mimic["kendall"] else ""
+    quantity = "agrees with the network" if study["task"] == "classification" else "correlation with the network"
+    return [
+        Card(
+            f"Clean-up model: test {name}",
+            form(best["accuracy"]["value"]),
+            f"{provenance(best['accuracy'], form)}; fitted to the labels, δ = {number(best['delta'])}",
+            "labels",
+        ),
+        Card(
+            f"Mimic: {quantity}",
+            agreement(mimic["agreement"]["value"]),
+            f"{provenance(mimic['agreement'], agreement)}{tau}",
+            "explanations",
+        ),
+    ]
+
+
+def _labels_card(section: dict[str, Any]) -> Card:
+    at = precision_at(section)
+    note = f"of {plural(section['of'], 'training label')}"
+    if section["count"] and at:
+        note = f"about {percent(at['value'])} real ({provenance(at, percent)}); {note}"
+    elif section["count"]:
+        note = f"how many are real is not estimated; {note}"
+    return Card("Suspected label errors", count(section["count"]), note, "labels")
+
+
+def findings(views: list[View], most: int = 3) -> list[Finding]:
+    """The measured sections' findings, those that stand out most first."""
+    told = sorted((v for v in views if v.finding and not v.absent), key=lambda v: -v.weight)
+    return [Finding(v.key, f"{v.finding[:1].upper()}{v.finding[1:]}.") for v in told[:most]]
+
+
+def facts(study: dict[str, Any]) -> list[str]:
+    """The line below the title."""
+    data, cost = study["data"], study["cost"]
+    parts = [
+        plural(study["model"]["parameters"], "parameter"),
+        f"{count(data['train'])} training and {plural(data['test'], 'test sample')}",
+    ]
+    if data["pool"]:
+        parts.append(f"{count(data['pool'])} unlabelled")
+    if data["classes"]:
+        parts.append(plural(len(data["classes"]), "class", "classes"))
+    elif data["target"]:
+        parts.append(f"target: {data['target']}")
+    parts.append(
+        f"studied in {duration(cost['seconds'])} with {memory(cost['memory_mb'])} on {plural(cost['cores'], 'core')}"
+    )
+    return parts
+
+
+def planted(study: dict[str, Any]) -> str:
+    """What was planted on purpose, said at the top so that nobody takes it for a discovery."""
+    mistakes = study["data"]["planted"]
+    if not mistakes:
+        return ""
+    kind = f"{mistakes['kind']} " if mistakes["kind"] else ""
+    parts = [plural(mistakes["label_errors"], f"{kind}label error")]
+    if mistakes["exact_duplicates"]:
+        parts.append(plural(mistakes["exact_duplicates"], "exact repeat"))
+    if mistakes["near_duplicates"]:
+        parts.append(plural(mistakes["near_duplicates"], "near repeat"))
+    return f"Planted in the training data on purpose, so that finding them can be measured: {', '.join(parts)}."
+
+
+def again(study: dict[str, Any]) -> dict[str, Any]:
+    """Section 9, as tables."""
+    section = study["again"]
+    store = section["store"]
+    safe = store if store and not store.lower().lstrip().startswith(("javascript:", "data:", "vbscript:")) else None
+    total = sum(step["seconds"] for step in section["steps"])
+    return {
+        "answer": f"Run the command below with these versions and seeds; the steps took {duration(total)}, "
+        f"the whole study {duration(study['cost']['seconds'])} on {plural(section['threads'], 'thread')}.",
+        "command": section["command"],
+        "tables": [
+            ("Versions", sorted(section["versions"].items())),
+            ("Seeds", sorted((k, str(v)) for k, v in section["seeds"].items())),
+            ("Fingerprints", sorted(section["fingerprints"].items())),
+        ],
+        "steps": [
+            (s["name"], duration(s["seconds"]), f"{100 * s['seconds'] / total:.1f}" if total else "0")
+            for s in section["steps"]
+        ],
+        "platform": section["platform"],
+        "created": study["created"],
+        "study": section["study"],
+        "store": safe,
+        "store_text": store,
+        "source": study["model"]["source"],
+    }

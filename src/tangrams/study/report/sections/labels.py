@@ -1,0 +1,210 @@
+"""Section 3: which labels look wrong?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from tangrams.study.report.sections.base import View, absent
+from tangrams.study.report.svg import Chart, Linear, legend, whole_percent
+from tangrams.study.report.words import (
+    about,
+    count,
+    label,
+    listing,
+    number,
+    percent,
+    plural,
+    provenance,
+    sample_name,
+)
+
+KEY, HEADING = "labels", "Which labels look wrong?"
+SHOWN = 48  # rows drawn; the CSV has all
+STYLES = (("baseline-1", "square"), ("baseline-2", "triangle"), ("baseline-3", "cross"), ("baseline-4", "square"))
+
+
+def view(study: dict[str, Any]) -> View:
+    """The section, from its numbers."""
+    section = study[KEY]
+    if section["state"] == "absent":
+        return absent(KEY, HEADING, section)
+    suspects, at = section["count"], precision_at(section)
+    return View(
+        KEY,
+        HEADING,
+        _answer(section, at),
+        _advice(section, at),
+        finding=_finding(section, at),
+        weight=min(1.0, 0.35 + 10 * _real(section, at) / max(1, section["of"])) if suspects else 0.05,
+        quiet=suspects == 0,
+        figures={
+            "rows": [_row(study, rank, row) for rank, row in enumerate(section["suspects"][:SHOWN], 1)],
+            "total": len(section["suspects"]),
+            "count": suspects,
+            "method": section["method"],
+            "delta": number(section["delta"]),
+            "regression": study["task"] == "regression",
+            "precision": _precision_chart(section),
+            "curves": _curves_chart(section),
+            "scores": _scores(section),
+            "calibration": [
+                (count(p["count"]), percent(p["precision"]["value"]), provenance(p["precision"], percent))
+                for p in section["precision"]
+            ],
+        },
+    )
+
+
+def precision_at(section: dict[str, Any]) -> dict[str, Any] | None:
+    """The estimated precision for the count nearest below the number called suspect, when there is one."""
+    below = [p for p in section["precision"] if p["count"] <= section["count"]]
+    return max(below, key=lambda p: p["count"])["precision"] if below and section["count"] else None
+
+
+def _real(section: dict[str, Any], at: dict[str, Any] | None) -> float:
+    """Expected number of real errors among the suspects."""
+    return section["count"] * (at["value"] if at else 0.5)
+
+
+def _answer(section: dict[str, Any], at: dict[str, Any] | None) -> str:
+    planted = section["planted"]
+    if section["count"] == 0:
+        missed = f" {plural(planted['count'], 'label was', 'labels were')} planted wrong and missed." if planted else ""
+        return f"Nothing unusual: none of {plural(section['of'], 'training label')} looks wrong.{missed}"
+    text = f"{count(section['count'])} of {plural(section['of'], 'training label')} look wrong"
+    text += (
+        f"; an estimated {about(at, percent)} of those really are" if at else "; how many really are is not estimated"
+    )
+    if planted:
+        found = f"{count(planted['found_in_count'])} of the {plural(planted['count'], 'planted error')}"
+        text += f"; {found} are among them"
+    return text + "."
+
+
+def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
+    if section["count"] == 0:
+        return "Nothing to do."
+    sure = [p for p in section["precision"] if p["precision"]["value"] >= 0.9]
+    if sure:
+        best = max(p["count"] for p in sure)
+        return (
+            f"Relabel or drop from the top: of the first {count(best)} about nine in ten or more are real errors; "
+            "further down, look at each one."
+        )
+    return (
+        "Look at each one before you change it: many of them are honest but ambiguous samples."
+        if at
+        else "Look at each one before you change it."
+    )
+
+
+def _finding(section: dict[str, Any], at: dict[str, Any] | None) -> str:
+    if section["count"] == 0:
+        return "no training label looks wrong"
+    text = f"{plural(section['count'], 'training label looks', 'training labels look')} wrong"
+    return f"{text}, about {percent(at['value'])} of them really" if at else text
+
+
+def _row(study: dict[str, Any], rank: int, row: dict[str, Any]) -> dict[str, Any]:
+    def shown(identifier: str) -> dict[str, Any]:
+        sample = study["samples"].get(identifier, {})
+        return {
+            "id": identifier,
+            "name": sample_name(study, identifier),
+            "label": label(study, sample.get("label")),
+            "sample": sample,
+        }
+
+    return {
+        **shown(row["id"]),
+        "rank": rank,
+        "given": label(study, row["given"]),
+        "suggested": label(study, row["suggested"]),
+        "score": number(row["score"], 2),
+        "neighbours": [shown(n) for n in row["neighbours"]],
+        "planted": row.get("planted"),
+        "true": label(study, row["true"]) if "true" in row else None,
+        "suspect": rank <= study[KEY]["count"],
+    }
+
+
+def _precision_chart(section: dict[str, Any]) -> Markup | None:
+    points = section["precision"]
+    if len(points) < 2:
+        return None
+    highest = max(p["count"] for p in points)
+    chart = Chart(
+        Linear(0, highest * 1.06, count),
+        Linear(0, 1, whole_percent),
+        "Estimated share of real errors against how many of the ranked labels are taken",
+        "labels taken from the top",
+        "estimated share that is really wrong",
+    )
+    if 0 < section["count"] <= highest * 1.06:
+        chart.rule(section["count"], "quiet-rule", f"{count(section['count'])} called suspect")
+    xs, estimates = [p["count"] for p in points], [p["precision"] for p in points]
+    chart.line(xs, [e["value"] for e in estimates], "method")
+    for x, e in zip(xs, estimates, strict=True):
+        if e["interval"]:
+            chart.whisker(x, *e["interval"], "method")
+        tip = f"first {count(x)}: {about(e, percent)}"
+        chart.point(x, e["value"], "method", tip)
+    return chart.render()
+
+
+def _curves_chart(section: dict[str, Any]) -> Markup | None:
+    planted = section["planted"]
+    if not planted or not planted["curves"]:
+        return None
+    chart = Chart(
+        Linear(0, 1, whole_percent),
+        Linear(0, 1, whole_percent),
+        "Precision against recall on the planted errors, with the simple baselines",
+        "recall: share of the planted errors found",
+        "precision: share of those taken that were planted",
+    )
+    entries, others = [], iter(STYLES * 3)
+    drawn = []
+    for curve in planted["curves"]:
+        style, shape = next(others) if curve["baseline"] else ("method", "circle")
+        entries.append((curve["name"], style, shape))
+        drawn.append((curve, style, shape))
+    for curve, style, shape in reversed(drawn):  # the method on top
+        chart.line(curve["recall"], curve["precision"], style)
+        step = max(1, len(curve["recall"]) // 6)
+        for recall, precision in list(zip(curve["recall"], curve["precision"], strict=True))[::step]:
+            tip = f"{curve['name']}: precision {percent(precision)} at recall {percent(recall)}"
+            chart.point(recall, precision, style, tip, shape)
+    return chart.render() + legend(*entries)
+
+
+def _scores(section: dict[str, Any]) -> list[dict[str, Any]]:
+    """Average precision and share in the top tenth, with their baselines, as table rows."""
+    planted = section["planted"]
+    if not planted:
+        return []
+    rows = []
+    for key, name in (("average_precision", "Average precision"), ("top_tenth", "Planted in the top 10 %")):
+        form = number if key == "average_precision" else percent
+        score = planted[key]
+        rows.append(
+            {
+                "name": name,
+                "value": form(score["value"]["value"]),
+                "sure": provenance(score["value"], form),
+                "baseline": listing([f"{b['name']} {form(b['value']['value'])}" for b in score["baselines"]]),
+            }
+        )
+    if "suggested_right" in planted:
+        right = planted["suggested_right"]
+        rows.append(
+            {
+                "name": "Suggested label is the true one",
+                "value": percent(right["value"]),
+                "sure": provenance(right, percent),
+                "baseline": "",
+            }
+        )
+    return rows

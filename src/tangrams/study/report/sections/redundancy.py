@@ -1,0 +1,208 @@
+"""Section 4: what is redundant?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from tangrams.study.report.sections.base import View, absent
+from tangrams.study.report.svg import Chart, Linear, Log, legend, whole_percent
+from tangrams.study.report.words import (
+    about,
+    count,
+    label,
+    listing,
+    metric,
+    metric_name,
+    number,
+    percent,
+    plural,
+    points,
+    sample_name,
+)
+
+KEY, HEADING = "redundancy", "What is redundant?"
+SHOWN = 12  # groups and pairs drawn
+
+
+def view(study: dict[str, Any]) -> View:
+    """The section, from its numbers."""
+    section = study[KEY]
+    if section["state"] == "absent":
+        return absent(KEY, HEADING, section)
+    keep = section["keep"]["value"]
+    repeats = section["exact_count"] + section["near_count"]
+    return View(
+        KEY,
+        HEADING,
+        _answer(study, section),
+        _advice(study, section),
+        finding=_finding(study, section),
+        weight=0.05 if repeats == 0 and keep >= 0.8 else 0.3 + 0.5 * (1 - keep),
+        quiet=repeats == 0 and keep >= 0.8,
+        figures={
+            "curve": _chart(study, section),
+            "groups": [_group(study, g) for g in section["exact"][:SHOWN]],
+            "pairs": [(_group(study, [p["a"], p["b"]]), number(p["similarity"])) for p in section["near"][:SHOWN]],
+            "more_groups": max(0, len(section["exact"]) - SHOWN),
+            "more_pairs": max(0, section["near_count"] - min(SHOWN, len(section["near"]))),
+            "threshold": number(section["threshold"]["value"]),
+            "quantile": f"{100 * section['threshold']['quantile']:.4g}",
+            "retrained": _retrained(study, section),
+            "rows": _rows(study, section),
+            "planted": _planted(section["planted"]),
+            "score": metric_name(study),
+        },
+    )
+
+
+def within(study: dict[str, Any], section: dict[str, Any]) -> str:
+    """The tolerance in words: "one point of accuracy"."""
+    if study["task"] == "regression":
+        return f"{number(section['tolerance'])} of R²"
+    tolerance = 100 * section["tolerance"]
+    return "one point of accuracy" if abs(tolerance - 1) < 1e-9 else f"{number(tolerance)} points of accuracy"
+
+
+def _answer(study: dict[str, Any], section: dict[str, Any]) -> str:
+    kept = about(section["keep"], percent)
+    keep = f"{kept} of the training data keep the clean-up model within {within(study, section)}"
+    if section["exact_count"] == 0 and section["near_count"] == 0:
+        if section["keep"]["value"] >= 0.8:
+            return f"Nothing unusual: no sample repeats another, and no less than {keep}."
+        return f"No sample repeats another, yet {keep}."
+    exact = plural(section["exact_count"], "training sample repeats", "training samples repeat")
+    near = plural(section["near_count"], "pair is", "pairs are")
+    return f"{exact} another exactly, {near} nearly the same, and {keep}."
+
+
+def _advice(study: dict[str, Any], section: dict[str, Any]) -> str:
+    steps = []
+    if section["conflicting"]:
+        groups = plural(
+            section["conflicting"], "group of identical samples carries", "groups of identical samples carry"
+        )
+        steps.append(f"{groups} different labels: settle those first.")
+    if section["exact_count"]:
+        steps.append("Drop the exact repeats, and make sure that none of them is in your test data.")
+    checked = [r for r in section["retrained"] if r["fraction"] < 1]
+    if checked and section["retrained_all"]:
+        form, best = metric(study), max(checked, key=lambda r: r["chosen"]["value"])
+        steps.append(
+            f"Do not take the curve for the network: retrained on {percent(best['fraction'])} of the data it reached "
+            f"{form(best['chosen']['value'])} against {form(section['retrained_all']['value'])} on all."
+        )
+    elif not steps:
+        steps.append("Keep the data as they are.")
+    return " ".join(steps)
+
+
+def _finding(study: dict[str, Any], section: dict[str, Any]) -> str:
+    kept = percent(section["keep"]["value"])
+    text = f"{kept} of the training data keep the clean-up model within {within(study, section)}"
+    if section["exact_count"]:
+        text += f"; {plural(section['exact_count'], 'sample repeats', 'samples repeat')} another exactly"
+    return text
+
+
+def _chart(study: dict[str, Any], section: dict[str, Any]) -> Markup | None:
+    curve, form = section["curve"], metric(study)
+    if len(curve) < 2:
+        return None
+    retrained = section["retrained"]
+    values = [
+        bound
+        for row in [*curve, *retrained]
+        for e in (row["chosen"], row.get("random"))
+        if e
+        for bound in (e["interval"] or [e["value"]])
+    ]
+    values += [e["value"] for e in (section["all"], section["retrained_all"]) if e]
+    low, high = min(values), max(values)
+    pad = 0.06 * (high - low or 1)
+    fractions = [p["fraction"] for p in curve]
+    low, high = low - pad, high + pad if study["task"] == "regression" else min(1.0, high + pad)
+    ticks = tuple(f for f in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if min(fractions) <= f <= max(fractions))
+    chart = Chart(
+        Log(min(fractions), max(fractions), whole_percent, ticks),
+        Linear(low, high, number if study["task"] == "regression" else whole_percent),
+        f"Test {metric_name(study)} against the share of the training data kept",
+        "share of the training data kept",
+        f"test {metric_name(study)}",
+    )
+    random = [p["random"] for p in curve]
+    if all(e["interval"] for e in random):
+        chart.band(fractions, *zip(*(e["interval"] for e in random), strict=True), "baseline-1")
+    chart.line(fractions, [e["value"] for e in random], "baseline-1")
+    chart.line(fractions, [p["chosen"]["value"] for p in curve], "method")
+    for p in curve:
+        for key, style, shape in (("random", "baseline-1", "square"), ("chosen", "method", "circle")):
+            tip = f"{key}, {percent(p['fraction'])} kept: {about(p[key], form)}"
+            chart.point(p["fraction"], p[key]["value"], style, tip, shape)
+    entries = [
+        ("clean-up model, chosen", "method", "circle"),
+        ("clean-up model, random", "baseline-1", "square"),
+    ]
+    for row in retrained:
+        for key, style in (("random", "baseline-2"), ("chosen", "second")):
+            if key in row:
+                tip = f"network retrained on {percent(row['fraction'])}, {key}: {about(row[key], form)}"
+                chart.point(row["fraction"], row[key]["value"], style, tip, "triangle")
+    if retrained:
+        entries += [("network retrained, chosen", "second", "triangle")]
+        if any("random" in row for row in retrained):
+            entries += [("network retrained, random", "baseline-2", "triangle")]
+    return chart.render() + legend(*entries)
+
+
+def _group(study: dict[str, Any], identifiers: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for identifier in identifiers[:6]:
+        sample = study["samples"].get(identifier, {})
+        rows.append(
+            {
+                "id": identifier,
+                "name": sample_name(study, identifier),
+                "label": label(study, sample.get("label")),
+                "sample": sample,
+            }
+        )
+    return rows
+
+
+def _retrained(study: dict[str, Any], section: dict[str, Any]) -> str:
+    """The three checks by retraining, in a sentence."""
+    form = metric(study)
+    checks = []
+    for row in section["retrained"]:
+        text = f"{form(row['chosen']['value'])} on {percent(row['fraction'])}"
+        if "random" in row:
+            text += f" (random: {form(row['random']['value'])})"
+        checks.append(text)
+    if not checks:
+        return ""
+    text = f"The network itself, retrained once each on the chosen part, reaches {listing(checks)}"
+    if section["retrained_all"]:
+        text += f"; on all data {about(section['retrained_all'], form)}"
+    return f"{text}."
+
+
+def _rows(study: dict[str, Any], section: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The curve as a table: kept, chosen, random, difference."""
+    form = metric(study)
+    rows = []
+    for p in section["curve"]:
+        difference = p["chosen"]["value"] - p["random"]["value"]
+        gain = number(difference) if study["task"] == "regression" else points(difference)
+        rows.append((percent(p["fraction"]), form(p["chosen"]["value"]), about(p["random"], form), gain))
+    return rows
+
+
+def _planted(planted: dict[str, Any] | None) -> str:
+    if not planted:
+        return ""
+    return (
+        f"Of the planted repeats, {count(planted['exact_found'])} of {count(planted['exact'])} exact and "
+        f"{count(planted['near_found'])} of {count(planted['near'])} near ones were found."
+    )

@@ -1,0 +1,140 @@
+"""Numbers as a reader meets them: three figures at most, a unit, and the uncertainty or the word that there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+SPACE = "\u202f"  # narrow no-break space: between a number and its unit, and every three digits
+
+
+def number(value: float, figures: int = 3) -> str:
+    """``value`` to so many significant figures; large ones grouped, very small and large ones as powers of ten."""
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size >= 6 or size < -4:
+        mantissa, exponent = f"{value:.{figures - 1}e}".split("e")
+        return minus(f"{mantissa}{SPACE}×{SPACE}10{superscript(int(exponent))}")
+    return minus(grouped(f"{value:.{max(0, figures - 1 - size)}f}"))
+
+
+def count(value: float) -> str:
+    """A whole number, grouped."""
+    return minus(grouped(str(round(value))))
+
+
+def percent(share: float) -> str:
+    """A share as a percentage: one decimal, more only where less would read 0 or 100."""
+    value = 100 * share
+    for decimals in (1, 2, 3):
+        text = f"{value:.{decimals}f}"
+        if value in (0, 100) or float(text) not in (0.0, 100.0):
+            break
+    else:
+        text = "< 0.001" if value < 50 else "> 99.999"
+    return minus(f"{text.removesuffix('.0') if value in (0, 100) else text}{SPACE}%")
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, signed."""
+    value = f"{100 * difference:+.1f}"
+    return f"{minus(value)} {'point' if value in ('+1.0', '-1.0') else 'points'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 10:
+        return f"{seconds:.1f}{SPACE}s"
+    if seconds < 120:
+        return f"{seconds:.0f}{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes}{SPACE}min {rest}{SPACE}s"
+    return f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
+
+
+def memory(mebibytes: float) -> str:
+    """MiB, or GiB from a thousand on."""
+    return f"{mebibytes / 1024:.1f}{SPACE}GiB" if mebibytes >= 1000 else f"{mebibytes:.0f}{SPACE}MiB"
+
+
+def plural(n: float, one: str, many: str | None = None) -> str:
+    """``n`` with its noun in the right number."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+
+
+def listing(items: Sequence[str], word: str = "and") -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}" if items else ""
+
+
+def interval(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+    """The interval alone: ``low to high``, the unit once; empty where there is none."""
+    if estimate["interval"] is None:
+        return ""
+    low, high = (form(bound) for bound in estimate["interval"])
+    number_part, mark, unit = high.rpartition(SPACE)
+    unit = mark + unit
+    return f"{low.removesuffix(unit) if number_part and unit and low.endswith(unit) else low} to {high}"
+
+
+def about(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+    """An estimate in a sentence: the value, and its interval in brackets where it has one."""
+    bounds = interval(estimate, form)
+    return f"{form(estimate['value'])} ({bounds})" if bounds else form(estimate["value"])
+
+
+def provenance(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+    """How sure an estimate is: its interval and what that is, or why there is none."""
+    bounds = interval(estimate, form)
+    return f"{bounds}, {estimate['how']}" if bounds else estimate["how"]
+
+
+def metric(study: dict[str, Any]) -> Callable[[float], str]:
+    """How this study's accuracies read: a percentage, or a plain R² in a regression."""
+    return number if study["task"] == "regression" else percent
+
+
+def metric_name(study: dict[str, Any]) -> str:
+    """Accuracy, or R² in a regression."""
+    return "R²" if study["task"] == "regression" else "accuracy"
+
+
+def label(study: dict[str, Any], value: float | None) -> str:
+    """A label or target by its name; classes outside the list by their index."""
+    if value is None:
+        return "unknown"
+    classes = study["data"]["classes"]
+    if study["task"] == "regression":
+        return number(value)
+    index = int(value)
+    name = classes[index] if 0 <= index < len(classes) else ""
+    return name if name.strip() else f"class {index}"
+
+
+def sample_name(study: dict[str, Any], identifier: str) -> str:
+    """The user's own id of a sample where there is one, else its place in the split."""
+    split, _, position = identifier.partition("/")
+    name = study["samples"].get(identifier, {}).get("name")
+    return name or f"{split} {position}"
+
+
+def grouped(digits: str) -> str:
+    """A narrow space at every third digit before the point."""
+    sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
+    whole, mark, rest = digits.partition(".")
+    if len(whole) > 4:
+        whole = f"{int(whole):,}".replace(",", SPACE)
+    return sign + whole + mark + rest
+
+
+def superscript(exponent: int) -> str:
+    """A whole number in superscript figures."""
+    return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def minus(text: str) -> str:
+    """A hyphen before a number is a minus sign."""
+    return text.replace("-", "−")
