@@ -157,13 +157,11 @@ class Kernel(gpytorch.kernels.Kernel):
         """
         if last_dim_is_batch:
             x1, x2 = x1.mT.unsqueeze(-1), x2.mT.unsqueeze(-1)
-        same = x1 is x2 or (x1.shape == x2.shape and torch.equal(x1, x2))
+        same = x1 is x2 or (not (x1.requires_grad or x2.requires_grad) and torch.equal(x1, x2))
         if self.vector_inputs:
             if not diag:
                 return self._gram(x1, x1 if same else x2).to(x1.dtype)
-            if same:
-                return self._diag(x1).to(x1.dtype)
-            return self._gram(x1.unsqueeze(-2), x2.unsqueeze(-2))[..., 0, 0].to(x1.dtype)
+            return (self._diag(x1) if same else self._paired(x1, x2, -2)).to(x1.dtype)
 
         batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
         lefts = self._unflatten(x1.expand(*batch, *x1.shape[-2:]))
@@ -171,8 +169,8 @@ class Kernel(gpytorch.kernels.Kernel):
         if diag and same:
             answers = [self._diag(left) for left in lefts]
         else:
-            block = self._paired if diag else self._gram
-            answers = [block(left, right) for left, right in zip(lefts, rights, strict=True)]
+            pairs = zip(lefts, rights, strict=True)
+            answers = [self._paired(*pair, 0) if diag else self._gram(*pair) for pair in pairs]
         out = torch.stack([answer.to(x1.dtype) for answer in answers])
         return out.reshape(*batch, *out.shape[1:])
 
@@ -186,10 +184,10 @@ class Kernel(gpytorch.kernels.Kernel):
             )
         return list(x.reshape(-1, x.shape[-2], *event))
 
-    def _paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """``k(x_i, y_i)`` (and c = c′): ``(n·r,)``."""
-        blocks = zip(x.split(_PAIRED_BLOCK), y.split(_PAIRED_BLOCK), strict=True)
-        return torch.cat([self._gram(left, right).diagonal() for left, right in blocks])
+    def _paired(self, x: Tensor, y: Tensor, axis: int) -> Tensor:
+        """``k(x_i, y_i)`` (and c = c′), with samples on ``axis``: ``(…, n·r)``."""
+        blocks = zip(x.split(_PAIRED_BLOCK, axis), y.split(_PAIRED_BLOCK, axis), strict=True)
+        return torch.cat([self._gram(left, right).diagonal(dim1=-2, dim2=-1) for left, right in blocks], -1)
 
     def _validated(self, x: Any, name: str) -> Any:
         """``x`` as the hooks take it; kernels that take more than tensors override this."""
