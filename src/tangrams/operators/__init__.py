@@ -10,28 +10,48 @@ from tangrams.operators.eigen import Eigenpairs, eigsh
 from tangrams.operators.errors import ConvergenceError
 from tangrams.operators.feature_matrix import FeatureMatrix, as_feature_matrix, trace
 from tangrams.operators.gram_matrix import GramMatrix
+from tangrams.operators.hadamard import hadamard_transform
 from tangrams.operators.normal_matrix import NormalMatrix, normal_matrix
 from tangrams.operators.ridge import GramSpectrum
 from tangrams.operators.rows import Rows
-from tangrams.operators.sketches import Column, Sketch, block_generator
+from tangrams.operators.sketches import (
+    Column,
+    CountSketch,
+    GaussianSketch,
+    HadamardSketch,
+    KroneckerSketch,
+    RademacherSketch,
+    Sketch,
+    SparseSketch,
+    TensorSketch,
+    block_generator,
+)
 from tangrams.operators.solve import LogDeterminant, logdet, solve
 
 __all__ = [
     "Column",
     "ColumnRows",
     "ConvergenceError",
+    "CountSketch",
     "DenseRows",
     "Eigenpairs",
     "FeatureMatrix",
+    "GaussianSketch",
     "GramMatrix",
     "GramSpectrum",
+    "HadamardSketch",
+    "KroneckerSketch",
     "LogDeterminant",
     "NormalMatrix",
+    "RademacherSketch",
     "Rows",
     "Sketch",
+    "SparseSketch",
+    "TensorSketch",
     "as_feature_matrix",
     "block_generator",
     "eigsh",
+    "hadamard_transform",
     "logdet",
     "normal_matrix",
     "row_panels",

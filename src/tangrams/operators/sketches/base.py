@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from tangrams.operators.sketches.matrix import SketchMatrix, TransposedSketchMatrix
 
 BLOCK = 1 << 16
 """Columns per block of the random stream: part of the definition of every sketch."""
+
+_OUTER_ELEMENTS = 1 << 22
+"""How many entries of an outer product are formed at once."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,23 @@ def block_generator(seed: int, block: int) -> torch.Generator:
     return generator
 
 
+def stream_blocks(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Cut the columns ``start … stop`` at the borders of the random stream.
+
+    Yields:
+        ``(block, low, high)``: the block's number, and the part of it that is covered, counted within the block.
+    """
+    for block in range(start // BLOCK, -(-stop // BLOCK)):
+        first = block * BLOCK
+        yield block, max(start - first, 0), min(stop - first, BLOCK)
+
+
 class Sketch(ABC):
     """A random matrix S of shape ``(k, p)`` with ``E SᵀS = I``; features are ``Φ Sᵀ``.
 
     A sketch is made unbound, ``CountSketch(2048, seed=0)``; :meth:`bind` gives it the columns it meets. A member
-    writes :meth:`accumulate`. The whole state is ``(class, k, seed, columns)``.
+    writes :meth:`accumulate` and its adjoint :meth:`lift_block`, drawing from :func:`block_generator` only, and
+    :meth:`variance`. The whole state is ``(class, k, seed, columns)``.
 
     Args:
         num_features: k, the number of sketched features.
@@ -72,27 +92,128 @@ class Sketch(ABC):
         return self.columns[-1].stop if self.columns else 0
 
     def bind(self, columns: Sequence[Column] | int) -> Sketch:
-        """A copy over the given columns, or over that many nameless ones."""
-        bound = copy.copy(self)
+        """A copy over the given columns, or over that many nameless ones.
+
+        Args:
+            columns: runs that follow one another from column 0, or how many columns there are.
+
+        Raises:
+            ValueError: if the runs leave gaps, or one does not have the size of its shape.
+        """
         if isinstance(columns, int):
             columns = (Column("features", (columns,), 0, columns),)
+        expected = 0
+        for column in columns:
+            if column.start != expected or column.stop - column.start != math.prod(column.shape):
+                raise ValueError(
+                    f"{type(self).__name__} needs runs of columns that follow one another, got {column.name!r} of "
+                    f"shape {column.shape} at {column.start}:{column.stop} where {expected} was next"
+                )
+            expected = column.stop
+        bound = copy.copy(self)
         bound.columns = tuple(columns)
         return bound
 
     @abstractmethod
-    def accumulate(self, block: Tensor, start: int, out: Tensor) -> None:
-        """Add ``block @ S[:, start : start + width].T`` to ``out``: block ``(n, width)``, out ``(n, k)``."""
+    def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:
+        """Add ``block @ S[:, start : start + width].T`` to ``out``.
 
-    def project(self, features: Tensor) -> Tensor:
-        """``Φ Sᵀ`` of dense rows: ``(n, p)`` → ``(n, k)``."""
+        Args:
+            block: consecutive feature columns of some rows, in any dtype; sums are in that of ``out``.
+            start: the first of them.
+            out: added to, in place.
+        """
+
+    @abstractmethod
+    def lift_block(self, u: Float[Tensor, "n k"], start: int, stop: int) -> Float[Tensor, "n width"]:
+        """``u @ S[:, start:stop]``, the adjoint of :meth:`accumulate`."""
+
+    @abstractmethod
+    def variance(self, rho: float = 0.0) -> float:
+        """A bound on ``Var⟨Sx, Sy⟩ / (‖x‖² ‖y‖²)`` for features with cosine ``rho``."""
+
+    def standard_error(self, rho: float = 0.0) -> float:
+        """A bound on the standard error of ``⟨Sx, Sy⟩``, in units of ``‖x‖ ‖y‖``, for features with cosine ``rho``."""
+        return math.sqrt(self.variance(rho))
+
+    def accumulate_outer(
+        self,
+        left: Float[Tensor, "n t o"],
+        right: Float[Tensor, "n t i"],
+        start: int,
+        out: Float[Tensor, "n k"],
+    ) -> None:
+        """Add the sketch of the features ``vec Σ_t left_t ⊗ right_t``, the weight gradient of a linear layer.
+
+        Here the products are formed a few rows of the weight at a time; a member that can do without them overrides.
+
+        Args:
+            left: output gradients at each position.
+            right: inputs at each position.
+            start: the first of the ``o · i`` columns.
+            out: added to, in place.
+        """
+        n, _, width = right.shape
+        step = max(1, _OUTER_ELEMENTS // max(1, n * width))
+        for first in range(0, left.shape[2], step):
+            block = left[:, :, first : first + step].mT @ right
+            self.accumulate(block.reshape(n, -1), start + first * width, out)
+
+    def project(self, features: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
+        """``Φ Sᵀ`` of dense rows, summed in at least float32.
+
+        Args:
+            features: the rows.
+
+        Raises:
+            ValueError: if they do not have the columns that the sketch is bound to.
+        """
         if features.shape[-1] != self.in_features:
             raise ValueError(
                 f"{type(self).__name__} is bound to {self.in_features} columns, got rows of {features.shape[-1]}"
             )
-        out = features.new_zeros(features.shape[0], self.num_features)
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        out = torch.zeros(features.shape[0], self.num_features, dtype=dtype, device=features.device)
         self.accumulate(features, 0, out)
+        return out.to(features.dtype)
+
+    def lift(self, u: Float[Tensor, "n k"]) -> Float[Tensor, "n p"]:
+        """``u S``: the sketched vectors back in the space of the features, the adjoint of :meth:`project`.
+
+        Args:
+            u: sketched vectors.
+
+        Raises:
+            ValueError: if they do not have k entries.
+        """
+        if u.shape[-1] != self.num_features:
+            raise ValueError(f"{type(self).__name__} has {self.num_features} features, got vectors of {u.shape[-1]}")
+        out = torch.empty(u.shape[0], self.in_features, dtype=u.dtype, device=u.device)
+        for start in range(0, self.in_features, BLOCK):
+            stop = min(start + BLOCK, self.in_features)
+            out[:, start:stop] = self.lift_block(u, start, stop)
         return out
+
+    def matrix(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> SketchMatrix:
+        """S as a ``LinearOperator`` of shape ``(k, p)``.
+
+        Args:
+            dtype: the dtype it multiplies in, the default one if absent.
+            device: the device it multiplies on, the CPU if absent.
+        """
+        from tangrams.operators.sketches.matrix import SketchMatrix
+
+        return SketchMatrix(sketch=self, dtype=dtype or torch.get_default_dtype(), device=torch.device(device or "cpu"))
+
+    @property
+    def mT(self) -> TransposedSketchMatrix:
+        """Sᵀ, ``(p, k)``: ``Φ @ S.mT`` are the sketched features of a feature matrix of any dtype."""
+        return self.matrix().mT
 
     def describe(self) -> dict[str, Any]:
         """What this sketch is, as JSON data."""
         return {"class": type(self).__name__, "num_features": self.num_features, "seed": self.seed}
+
+    def __repr__(self) -> str:
+        options = {key: value for key, value in self.describe().items() if key not in {"class", "num_features"}}
+        return f"{type(self).__name__}({self.num_features}, {', '.join(f'{k}={v}' for k, v in options.items())})"

@@ -1,0 +1,100 @@
+"""The subsampled randomised Hadamard transform."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from tangrams.operators.hadamard import hadamard_transform
+from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, stream_blocks
+from tangrams.operators.sketches.folding import draw_signs
+
+_ROWS = 8
+"""Rows that are transformed at once: the working set stays in cache."""
+
+
+class HadamardSketch(Sketch):
+    r"""``S = √(m/k) R H D``: random signs, an orthonormal Hadamard transform, k of its m rows without replacement.
+
+    m is the least power of two not below p and k. ``⟨Sx, Sy⟩`` is unbiased with
+    ``Var ≤ (m/(m−1)) (1 − k/m) (1 + ρ²) ‖x‖² ‖y‖² / k``; with k = m, S is orthogonal. O(np log p), whatever k. A block
+    of the stream meets only its own part of H, ``H_rc = (−1)^popcount(r_hi & c_hi) (−1)^popcount(r_lo & c_lo)``, so
+    that p is never padded whole. Ailon and Chazelle (2009), Tropp (2011).
+
+    Args:
+        num_features: k.
+        seed: fixes every draw.
+
+    Shape:
+        ``(n, p)`` → ``(n, k)``
+    """
+
+    @property
+    def _size(self) -> int:
+        return 1 << max(self.in_features - 1, self.num_features - 1, 0).bit_length()
+
+    def _rows(self) -> Int64[Tensor, "k"]:
+        """Draw k distinct rows of m, from the stream before the first block."""
+        k, m = self.num_features, self._size
+        generator = block_generator(self.seed, -1)
+        if 4 * k >= m:
+            return torch.randperm(m, generator=generator)[:k]
+        rows = torch.empty(0, dtype=torch.int64)
+        while len(rows) < k:
+            rows = torch.cat([rows, torch.randint(0, m, (2 * k,), generator=generator)])
+            first = torch.full((len(rows),), len(rows))  # keep the first of equals, in the order of the draws
+            values, where = rows.unique(return_inverse=True)
+            first = first[: len(values)].scatter_reduce(0, where, torch.arange(len(rows)), "amin")
+            rows = values[first.argsort()]
+        return rows[:k]
+
+    def _part(self, block: int, low: int, high: int, like: Tensor) -> tuple[int, int, Tensor, Tensor, Tensor]:
+        """The smallest aligned power-of-two stretch around ``low … high``, and how the rows of S meet it."""
+        size = 1
+        while low // size != (high - 1) // size:
+            size *= 2
+        base = low - low % size
+        rows = self._rows()
+        overlap = (rows // size) & ((block * BLOCK + base) // size)
+        outer = 1 - 2 * _parity(overlap)
+        signs = draw_signs(BLOCK, block_generator(self.seed, block))[low:high]
+        scale = self.num_features**-0.5  # √(m/k) times the 1/√m of an orthonormal H
+        return (
+            base,
+            size,
+            (rows % size).to(like.device),
+            outer.to(dtype=like.dtype, device=like.device) * scale,
+            signs.to(dtype=like.dtype, device=like.device),
+        )
+
+    def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:
+        """Add ``block @ S[:, start : start + width].T`` to ``out``."""
+        for number, low, high in stream_blocks(start, start + block.shape[1]):
+            part, block = block[:, : high - low], block[:, high - low :]
+            base, size, inner, outer, signs = self._part(number, low, high, out)
+            for first in range(0, len(part), _ROWS):
+                rows = part[first : first + _ROWS]
+                padded = out.new_zeros(len(rows), size)
+                torch.mul(rows, signs, out=padded[:, low - base : high - base])
+                out[first : first + _ROWS].addcmul_(hadamard_transform(padded)[:, inner], outer)
+
+    def lift_block(self, u: Float[Tensor, "n k"], start: int, stop: int) -> Float[Tensor, "n width"]:
+        """``u @ S[:, start:stop]``."""
+        parts = []
+        for number, low, high in stream_blocks(start, stop):
+            base, size, inner, outer, signs = self._part(number, low, high, u)
+            spread = u.new_zeros(u.shape[0], size).index_add_(1, inner, u * outer)
+            parts.append(hadamard_transform(spread)[:, low - base : high - base] * signs)
+        return torch.cat(parts, 1)
+
+    def variance(self, rho: float = 0.0) -> float:
+        """``(m/(m−1)) (1 − k/m) (1 + ρ²) / k``, an upper bound; 0 where S is orthogonal."""
+        k, m = self.num_features, self._size
+        return (1 + rho**2) / k * (m - k) / max(m - 1, 1)
+
+
+def _parity(x: Int64[Tensor, "k"]) -> Int64[Tensor, "k"]:
+    for shift in (32, 16, 8, 4, 2, 1):
+        x = x ^ (x >> shift)
+    return x & 1
