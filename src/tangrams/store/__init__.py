@@ -16,6 +16,7 @@ Chunks are Zstandard + CRC32C. bfloat16 is stored as the uint16 of its bits (att
 Zarr nor NumPy has it. Nothing is ever unpickled.
 """
 
+from tangrams.store.codec import dtype_name, text_bytes
 from tangrams.store.errors import (
     CorruptStoreError,
     IncompleteStoreError,
@@ -29,6 +30,7 @@ from tangrams.store.errors import (
     StoreWriteError,
 )
 from tangrams.store.feature_store import FeatureStore
+from tangrams.store.header import differences
 from tangrams.store.layout import SideArray, StoreSpec, default_block_size
 from tangrams.store.stored_rows import StoredRows
 from tangrams.store.writer import StoreWriter
@@ -50,4 +52,7 @@ __all__ = [
     "StoredRows",
     "StoredValueError",
     "default_block_size",
+    "differences",
+    "dtype_name",
+    "text_bytes",
 ]

@@ -6,6 +6,8 @@ read once, and reach the disk at known moments. Any Zarr v3 reader reads them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numcodecs.zstd import Zstd
@@ -57,6 +59,29 @@ def to_tensor(array: np.ndarray, dtype: str) -> Tensor:
     """The inverse of :func:`to_numpy`."""
     tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def text_bytes(values: Sequence[str]) -> Tensor:
+    """Texts as UTF-8 bytes filled up with zeros: ``(n, longest)``, uint8.
+
+    Args:
+        values: texts without NUL characters.
+
+    Raises:
+        ValueError: if a text has a NUL character.
+    """
+    encoded = [value.encode() for value in values]
+    if any(b"\0" in value for value in encoded):
+        raise ValueError("a text to store has a NUL character")
+    out = np.zeros((len(encoded), max(map(len, encoded), default=0)), np.uint8)
+    for row, value in zip(out, encoded, strict=True):
+        row[: len(value)] = np.frombuffer(value, np.uint8)
+    return torch.from_numpy(out)
+
+
+def texts(stored: Tensor) -> list[str]:
+    """The inverse of :func:`text_bytes`."""
+    return [bytes(row).rstrip(b"\0").decode("utf-8", "replace") for row in stored.numpy()]
 
 
 def encode(array: np.ndarray) -> bytes:

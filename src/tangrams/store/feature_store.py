@@ -15,7 +15,7 @@ from tangrams.operators.feature_matrix import FeatureMatrix
 from tangrams.operators.rows import Rows
 from tangrams.operators.sketches.base import Column
 from tangrams.store.blocks import AGAIN, damaged_blocks, damaged_metadata, read_chunk, read_manifest
-from tangrams.store.codec import to_tensor
+from tangrams.store.codec import texts, to_tensor
 from tangrams.store.errors import (
     CorruptStoreError,
     IncompleteStoreError,
@@ -172,9 +172,10 @@ class FeatureStore:
         return self.matrix().rows.diag()
 
     @property
-    def ids(self) -> Tensor:
-        """The id of each sample: ``(n,)``, int64; its index in the dataset unless ids were given."""
-        return self._side("ids")
+    def ids(self) -> Tensor | list[str]:
+        """The id of each sample: ``(n,)``, int64, its index in the dataset unless ids were given, or n texts."""
+        ids = self._side("ids")
+        return ids if self.spec.ids.dtype == "int64" else texts(ids)
 
     @property
     def targets(self) -> Tensor | None:

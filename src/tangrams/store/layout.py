@@ -124,6 +124,7 @@ class StoreSpec:
         block_size: samples per block, the unit of work.
         targets: what is stored as targets, if anything.
         outputs: what is stored as the network's outputs, if anything.
+        ids: how the id of a sample is stored: one int64, or the bytes of a text filled up with zeros.
 
     Raises:
         ValueError: on a negative size, an empty block or an unknown dtype.
@@ -136,6 +137,7 @@ class StoreSpec:
     block_size: int
     targets: SideArray | None = None
     outputs: SideArray | None = None
+    ids: SideArray = SideArray("int64", ())
 
     def __post_init__(self) -> None:
         lowest = {"samples": 0, "rows_per_sample": 1, "features": 0, "block_size": 1}
@@ -145,7 +147,9 @@ class StoreSpec:
                 raise ValueError(f"a store needs {name} ≥ {low}, got {value!r}")
         if self.dtype not in FEATURE_DTYPES:
             raise ValueError(f"a store holds features as {', '.join(FEATURE_DTYPES)}, got {self.dtype!r}")
-        for name, side in (("targets", self.targets), ("outputs", self.outputs)):
+        if self.ids != SideArray("int64", ()) and (self.ids.dtype, len(self.ids.shape)) != ("uint8", 1):
+            raise ValueError(f"a sample's id is one int64 or uint8 text, got {self.ids}")
+        for name, side in self.beside.items():
             if side is None:
                 continue
             if side.dtype not in NUMPY:
@@ -178,7 +182,6 @@ class StoreSpec:
         features = ArrayLayout(
             "features", self.dtype, self.samples * self.rows_per_sample, (self.features,), rows, strip
         )
-        beside = {"targets": self.targets, "outputs": self.outputs, "ids": SideArray("int64", ())}
         return features, *(
             ArrayLayout(
                 name,
@@ -188,9 +191,14 @@ class StoreSpec:
                 self.block_size,
                 max(1, *side.shape[:1]) if side.shape else 1,
             )
-            for name, side in beside.items()
+            for name, side in self.beside.items()
             if side is not None
         )
+
+    @property
+    def beside(self) -> dict[str, SideArray | None]:
+        """What there is for every sample beside its features."""
+        return {"targets": self.targets, "outputs": self.outputs, "ids": self.ids}
 
     @property
     def features_layout(self) -> ArrayLayout:
@@ -210,7 +218,7 @@ class StoreSpec:
         """As JSON data."""
         side = {
             name: None if value is None else {"dtype": value.dtype, "shape": list(value.shape)}
-            for name, value in (("targets", self.targets), ("outputs", self.outputs))
+            for name, value in self.beside.items()
         }
         sizes = {
             name: getattr(self, name) for name in ("samples", "rows_per_sample", "features", "dtype", "block_size")
@@ -227,12 +235,15 @@ class StoreSpec:
         Raises:
             StoreFormatError: if it describes no store.
         """
-        names = ("samples", "rows_per_sample", "features", "dtype", "block_size", "targets", "outputs")
+        names = ("samples", "rows_per_sample", "features", "dtype", "block_size", "targets", "outputs", "ids")
         if not isinstance(data, Mapping) or set(data) != set(names):
             raise StoreFormatError(f"the store's shape should have the keys {', '.join(names)}")
         try:
             sizes = {name: data[name] for name in names[:5]}
-            return cls(**sizes, targets=_side(data["targets"]), outputs=_side(data["outputs"]))
+            ids = _side(data["ids"])
+            if ids is None:
+                raise ValueError("samples have ids")
+            return cls(**sizes, targets=_side(data["targets"]), outputs=_side(data["outputs"]), ids=ids)
         except (ValueError, TypeError) as error:
             raise StoreFormatError(f"the store's shape is none: {error}") from error
 

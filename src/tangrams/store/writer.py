@@ -112,10 +112,10 @@ class StoreWriter:
             features: rows of its samples, in any floating dtype.
             targets: of its samples, iff the store has targets.
             outputs: of its samples, iff the store has outputs.
-            ids: of its samples; their indices by default.
+            ids: of its samples; their indices by default, where ids are numbers.
 
         Shape:
-            ``features`` (m · r, d), ``targets`` and ``outputs`` (m, …), ``ids`` (m,), int64, for a block of m samples.
+            ``features`` (m · r, d), ``targets``, ``outputs`` and ``ids`` (m, …), for a block of m samples.
 
         Raises:
             ValueError: if a shape or dtype is not that of the store.
@@ -123,7 +123,8 @@ class StoreWriter:
         if not 0 <= block < self.spec.blocks:
             raise ValueError(f"the store has blocks 0 … {self.spec.blocks - 1}, got {block}")
         samples = self.spec.samples_of(block)
-        ids = torch.arange(samples.start, samples.stop) if ids is None else ids
+        if ids is None and self.spec.ids.dtype == "int64":
+            ids = torch.arange(samples.start, samples.stop)
         given = {"features": features, "targets": targets, "outputs": outputs, "ids": ids}
         values = {}
         for array in self.spec.arrays:
