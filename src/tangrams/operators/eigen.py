@@ -68,7 +68,9 @@ def eigsh(
             values, vectors = torch.linalg.eigh(structure.dense())
             pairs = values.flip(0)[:k], vectors.flip(1)[:, :k]
         if pairs is None:
-            pairs = _block_krylov(structure.product, n, k, rtol, max_iterations, memory_budget, generator, A.device)
+            pairs = _block_krylov(
+                structure.product, n, k, rtol, max_iterations, memory_budget, generator, structure.diagonal.device
+            )
     values, vectors = pairs
     return Eigenpairs(values.to(A.dtype), fix_signs(vectors).to(A.dtype))
 

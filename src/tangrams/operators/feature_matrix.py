@@ -123,8 +123,8 @@ class TransposedFeatureMatrix(OpaqueOperator):
         super().__init__(rows=rows)
         self.rows: Rows = rows
 
-    dtype = FeatureMatrix.dtype
-    device = FeatureMatrix.device
+    dtype = FeatureMatrix.dtype  # type: ignore[assignment]
+    device = FeatureMatrix.device  # type: ignore[assignment]
     __repr__ = FeatureMatrix.__repr__
 
     def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> TransposedFeatureMatrix:
@@ -134,10 +134,10 @@ class TransposedFeatureMatrix(OpaqueOperator):
         return torch.Size((self.rows.shape[1], self.rows.shape[0]))
 
     def _matmul(self, rhs: Tensor) -> Tensor:
-        return self.mT._t_matmul(rhs)
+        return self._transpose_nonbatch()._t_matmul(rhs)
 
     def _t_matmul(self, rhs: Tensor) -> Tensor:
-        return self.mT._matmul(rhs)
+        return self._transpose_nonbatch()._matmul(rhs)
 
     def matmul(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
         """``Φᵀ @ other``; ``Φ.mT @ Φ`` is a :class:`NormalMatrix`."""
@@ -153,10 +153,10 @@ class TransposedFeatureMatrix(OpaqueOperator):
         return self.rows.dense().mT
 
     def _submatrix(self, row: Tensor | None, col: Tensor | None) -> TransposedFeatureMatrix:
-        return self.mT._submatrix(col, row).mT
+        return self._transpose_nonbatch()._submatrix(col, row)._transpose_nonbatch()
 
     def _pairs(self, row: Tensor, col: Tensor) -> Tensor:
-        return self.mT._pairs(col, row)
+        return self._transpose_nonbatch()._pairs(col, row)
 
 
 def trace(matrix: Tensor | LinearOperator) -> Tensor:

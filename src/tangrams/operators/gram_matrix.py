@@ -54,7 +54,7 @@ class GramMatrix(OpaqueOperator):
         return unfold(self.left.matmul(self.right.t_matmul(fold(rhs))), rhs)
 
     def _t_matmul(self, rhs: Tensor) -> Tensor:
-        return self.mT._matmul(rhs)
+        return self._transpose_nonbatch()._matmul(rhs)
 
     def _transpose_nonbatch(self) -> GramMatrix:
         return GramMatrix(left=self.right, right=self.left)

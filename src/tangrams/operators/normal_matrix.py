@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from linear_operator.operators import LinearOperator, MatmulLinearOperator
 from torch import Tensor
 
 from tangrams.operators.dense_rows import ColumnRows, accumulate_dtype, row_panels
@@ -63,7 +64,8 @@ class NormalMatrix(OpaqueOperator):
         self._check_rhs(rhs, self.shape[1])
         return unfold(self.rows.t_matmul(self.rows.matmul(fold(rhs))), rhs)
 
-    _t_matmul = _matmul
+    def _t_matmul(self, rhs: Tensor) -> Tensor:
+        return self._matmul(rhs)
 
     def _transpose_nonbatch(self) -> NormalMatrix:
         return self
@@ -78,9 +80,7 @@ class NormalMatrix(OpaqueOperator):
             out += panel.to(out.dtype).square().sum(0)
         return out.to(self.dtype)
 
-    def _submatrix(self, row: Tensor | None, col: Tensor | None) -> OpaqueOperator:
-        from linear_operator.operators import MatmulLinearOperator
-
+    def _submatrix(self, row: Tensor | None, col: Tensor | None) -> LinearOperator:
         from tangrams.operators.feature_matrix import FeatureMatrix
 
         def columns(index: Tensor | None) -> Rows:

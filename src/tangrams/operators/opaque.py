@@ -128,7 +128,7 @@ class OpaqueOperator(LinearOperator):
 
     def to(self, *args: Any, **kwargs: Any) -> LinearOperator:
         """The same matrix in another dtype or on another device; takes what ``Tensor.to`` takes."""
-        device, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)
+        device, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
         return self if device is None and dtype is None else self._cast(dtype, device)
 
     def type(self, dtype: torch.dtype) -> LinearOperator:
@@ -175,9 +175,8 @@ class OpaqueOperator(LinearOperator):
 
     def mean(self, dim: int | None = None) -> Tensor:
         """Mean over rows (``dim=0``), over columns (``dim=1``), or of all entries."""
-        if dim is None:
-            return self.sum() / self.shape.numel()
-        return self.sum(dim) / self.shape[dim]
+        total = self.sum(dim)
+        return torch.as_tensor(total) / (self.shape.numel() if dim is None else self.shape[dim])
 
     def _check_rhs(self, rhs: Tensor, inner: int) -> None:
         if rhs.shape[-2] != inner:

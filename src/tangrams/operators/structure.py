@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from linear_operator.operators import (
@@ -79,16 +80,16 @@ def read_structure(matrix: Tensor | LinearOperator) -> Structure:
     """
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"a square matrix (n, n) is needed, got shape {tuple(matrix.shape)}")
-    core = DenseLinearOperator(matrix) if isinstance(matrix, Tensor) else matrix
+    core: LinearOperator = DenseLinearOperator(matrix) if isinstance(matrix, Tensor) else matrix
     scale = 1.0
-    epsilon = torch.finfo(matrix.dtype).eps
-    diagonal = torch.zeros(matrix.shape[0], dtype=torch.float64, device=matrix.device)
+    epsilon = torch.finfo(matrix.dtype or torch.float64).eps
+    diagonal = torch.zeros(matrix.shape[0], dtype=torch.float64, device=torch.device(matrix.device or "cpu"))
     while True:
         if isinstance(core, DiagLinearOperator):
             return Structure(None, 0.0, diagonal + scale * core._diagonal().detach().to(torch.float64), epsilon)
         if isinstance(core, AddedDiagLinearOperator):
             diagonal = diagonal + scale * core._diag_tensor._diagonal().detach().to(torch.float64)
-            core = core._linear_op
+            core = cast(LinearOperator, core._linear_op)
         elif isinstance(core, ConstantMulLinearOperator) and core._constant.numel() == 1:
             scale *= float(core._constant.detach())
             core = core.base_linear_op

@@ -208,7 +208,7 @@ class Sketch(ABC):
     @property
     def mT(self) -> TransposedSketchMatrix:
         """Sᵀ, ``(p, k)``: ``Φ @ S.mT`` are the sketched features of a feature matrix of any dtype."""
-        return self.matrix().mT
+        return self.matrix()._transpose_nonbatch()
 
     def describe(self) -> dict[str, Any]:
         """What this sketch is, as JSON data."""

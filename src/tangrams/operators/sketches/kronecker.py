@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tangrams.operators.sketches.base import Column, Sketch, block_generator
 from tangrams.operators.sketches.folding import draw_signs
-from tangrams.operators.sketches.runs import column_runs, matrix_shape
+from tangrams.operators.sketches.runs import column_runs, matrix_shape, run_at
 
 
 class KroneckerSketch(Sketch):
@@ -68,11 +68,11 @@ class KroneckerSketch(Sketch):
         self, left: Float[Tensor, "n t o"], right: Float[Tensor, "n t i"], start: int, out: Float[Tensor, "n k"]
     ) -> None:
         """Add the sketch of ``vec Σ_t left_t ⊗ right_t`` from its two sides."""
-        runs = {column.start: run for run, column in enumerate(self.columns or ())}
-        if start not in runs or matrix_shape(self.columns[runs[start]]) != (left.shape[2], right.shape[2]):
+        found = run_at(self.columns, start, (left.shape[2], right.shape[2]))
+        if found is None:
             super().accumulate_outer(left, right, start, out)
             return
-        pair = self._draw(runs[start], self.columns[runs[start]], out)
+        pair = self._draw(*found, out)
         pair.scatter((left.to(out.dtype) @ pair.left.mT).mT @ (right.to(out.dtype) @ pair.right.mT), out)
 
     def lift_block(self, u: Float[Tensor, "n k"], start: int, stop: int) -> Float[Tensor, "n width"]:

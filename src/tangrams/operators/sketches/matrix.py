@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from tangrams.operators.opaque import OpaqueOperator, fold, unfold
@@ -55,7 +56,7 @@ class SketchMatrix(OpaqueOperator):
         unit[torch.arange(len(col), device=self.device), col] = 1
         return self.sketch.project(unit).mT
 
-    def _submatrix(self, row: Tensor | None, col: Tensor | None) -> OpaqueOperator:
+    def _submatrix(self, row: Tensor | None, col: Tensor | None) -> LinearOperator:
         from tangrams.operators.feature_matrix import FeatureMatrix
 
         if row is not None:
@@ -89,8 +90,16 @@ class TransposedSketchMatrix(OpaqueOperator):
         super().__init__(sketch=sketch, dtype=dtype, device=device)
         self.sketch = sketch
 
-    dtype = SketchMatrix.dtype
-    device = SketchMatrix.device
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it multiplies in."""
+        return self._nondifferentiable_kwargs["dtype"]
+
+    @property
+    def device(self) -> torch.device:
+        """The device it multiplies on."""
+        return self._nondifferentiable_kwargs["device"]
+
     __repr__ = SketchMatrix.__repr__
 
     def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> TransposedSketchMatrix:
@@ -100,16 +109,16 @@ class TransposedSketchMatrix(OpaqueOperator):
         return torch.Size((self.sketch.in_features, self.sketch.num_features))
 
     def _matmul(self, rhs: Tensor) -> Tensor:
-        return self.mT._t_matmul(rhs)
+        return self._transpose_nonbatch()._t_matmul(rhs)
 
     def _t_matmul(self, rhs: Tensor) -> Tensor:
-        return self.mT._matmul(rhs)
+        return self._transpose_nonbatch()._matmul(rhs)
 
     def _transpose_nonbatch(self) -> SketchMatrix:
         return SketchMatrix(sketch=self.sketch, dtype=self.dtype, device=self.device)
 
-    def _submatrix(self, row: Tensor | None, col: Tensor | None) -> OpaqueOperator:
-        return self.mT._submatrix(col, row).mT
+    def _submatrix(self, row: Tensor | None, col: Tensor | None) -> LinearOperator:
+        return self._transpose_nonbatch()._submatrix(col, row)._transpose_nonbatch()
 
     def _pairs(self, row: Tensor, col: Tensor) -> Tensor:
-        return self.mT._pairs(col, row)
+        return self._transpose_nonbatch()._pairs(col, row)

@@ -25,3 +25,11 @@ def matrix_shape(column: Column) -> tuple[int, int]:
     if len(column.shape) < 2 or size == 0:
         return 1, size
     return column.shape[0], size // column.shape[0]
+
+
+def run_at(columns: tuple[Column, ...] | None, start: int, shape: tuple[int, int]) -> tuple[int, Column] | None:
+    """The run that begins at ``start`` and has the matrix shape ``shape``, with its number; None if there is none."""
+    for number, column in enumerate(columns or ()):
+        if column.start == start and matrix_shape(column) == shape:
+            return number, column
+    return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tangrams.operators.sketches.base import Column, Sketch, block_generator
 from tangrams.operators.sketches.folding import draw_signs
-from tangrams.operators.sketches.runs import column_runs, matrix_shape
+from tangrams.operators.sketches.runs import column_runs, matrix_shape, run_at
 
 _SPECTRUM_ELEMENTS = 1 << 22
 """How many entries of spectra are held at once."""
@@ -59,14 +59,12 @@ class TensorSketch(Sketch):
         self, left: Float[Tensor, "n t o"], right: Float[Tensor, "n t i"], start: int, out: Float[Tensor, "n k"]
     ) -> None:
         """Add the sketch of ``vec Σ_t left_t ⊗ right_t``, by FFT where that is less work than the products."""
-        runs = {column.start: run for run, column in enumerate(self.columns or ())}
         n, positions, rows = left.shape
-        width = right.shape[2]
-        whole = start in runs and matrix_shape(self.columns[runs[start]]) == (rows, width)
-        if not whole or (positions > 1 and positions * self.num_features > rows * width):
+        found = run_at(self.columns, start, (rows, right.shape[2]))
+        if found is None or (positions > 1 and positions * self.num_features > rows * right.shape[2]):
             super().accumulate_outer(left, right, start, out)
             return
-        left_axis, right_axis = self._draw(runs[start], self.columns[runs[start]])
+        left_axis, right_axis = self._draw(*found)
         step = max(1, _SPECTRUM_ELEMENTS // (positions * self.num_features))
         for first in range(0, n, step):
             some = slice(first, first + step)
