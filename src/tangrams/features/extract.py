@@ -110,7 +110,7 @@ def extract(
         "environment": {
             "threads": torch.get_num_threads(),
             "device": probe.features.device.type,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "numpy": np.__version__,
             "numcodecs": numcodecs.__version__,
             "tangrams": tangrams.__version__,
