@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,6 +36,7 @@ class FarthestPointClustering(KernelMixin, ClusterMixin, BaseEstimator):
         ``X (n, d)`` → labels ``(n,)``.
     """
 
+    @no_type_check  # scikit-learn: a constructor takes anything, fit judges it
     def __init__(self, n_clusters: int | float = 8, *, kernel: HasGram | Literal["precomputed"] | None = None) -> None:
         self.n_clusters = n_clusters
         self.kernel = kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 from sklearn.linear_model import SGDClassifier
 
@@ -42,6 +42,7 @@ class KernelGLM(KernelClassifier):
         ``X (n, d)``, ``y (n,)`` → classes ``(m,)``; logits and probabilities ``(m, C)``.
     """
 
+    @no_type_check  # scikit-learn: a constructor takes anything, fit judges it
     def __init__(
         self,
         kernel: HasGram | Literal["precomputed"] | None = None,

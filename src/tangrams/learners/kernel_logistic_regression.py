@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 import scipy.linalg
@@ -49,6 +49,7 @@ class KernelLogisticRegression(KernelClassifier):
         ``X (n, d)``, ``y (n,)`` → classes ``(m,)``; logits and probabilities ``(m, C)``.
     """
 
+    @no_type_check  # scikit-learn: a constructor takes anything, fit judges it
     def __init__(
         self,
         kernel: HasGram | Literal["precomputed"] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class LinearizedRegressor(KernelMixin, MultiOutputMixin, RegressorMixin, BaseEst
         [5.0]
     """
 
+    @no_type_check  # scikit-learn: a constructor takes anything, fit judges it
     def __init__(
         self,
         kernel: HasGram | Literal["precomputed"] | None = None,
