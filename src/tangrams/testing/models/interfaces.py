@@ -176,7 +176,7 @@ OUTPUTS = (
     ),
     NastyModel("output-is-weight", lambda: nn.Embedding(9, 3), ints(9), "the outputs are weights"),
     NastyModel("output-transposed", _returning(lambda y: y.t().contiguous().t()), floats(5), "strided outputs"),
-    NastyModel("softmax", _returning(lambda y: y.softmax(1)), floats(5), "outputs that sum to one: singular Gram"),
+    NastyModel("softmax", _returning(lambda y: y.softmax(1) * torch.tensor([1.0, 2.0, 3.0]).to(y)), floats(5), "outputs that sum to one: singular Gram"),
     NastyModel("dead", _returning(lambda y: torch.relu(y - 100)), floats(5), "dead ReLUs: a Gram of zeros"),
     NastyModel(
         "argmax",
