@@ -4,11 +4,14 @@
 training sample adds to its logits, :func:`ntk_relative_error` and its neighbours how well a scalar kernel stands for
 the full one.
 :func:`prediction_change`, :func:`relation`, :func:`learning_difficulty` and :class:`ForgettingTracker` are about how
-samples teach one another.
+samples teach one another. :func:`boundary_distances` says how far samples are from another answer,
+:func:`layer_health` which layers look unlike those of a healthy network.
 """
 
+from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
 from tangrams.lens.fidelity import Fidelity, surrogate_fidelity
 from tangrams.lens.kernel_attribution import Retrieval, attribution_precision_recall, kernel_attribution, top_similar
+from tangrams.lens.layers import LayerHealth, layer_health
 from tangrams.lens.learning_dynamics import (
     EventScore,
     ForgettingTracker,
@@ -23,16 +26,22 @@ from tangrams.lens.learning_dynamics import (
 from tangrams.lens.ntk_quality import RegressionGap, kernel_regression_gap, max_eig_ratio, ntk_relative_error
 
 __all__ = [
+    "BoundaryAttack",
+    "BoundaryDistances",
     "EventScore",
     "Fidelity",
     "ForgettingTracker",
+    "LayerHealth",
     "RegressionGap",
     "Relation",
     "Retrieval",
     "attribution_precision_recall",
+    "boundary_attack",
+    "boundary_distances",
     "error_l2_norm",
     "kernel_attribution",
     "kernel_regression_gap",
+    "layer_health",
     "learning_difficulty",
     "max_eig_ratio",
     "ntk_relative_error",
