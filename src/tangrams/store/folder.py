@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tangrams.store.errors import CorruptStoreError, StoreReadError, StoreWriteError
 
@@ -15,6 +15,7 @@ PARTIAL = ".partial"
 """Ending of a file that is still being written."""
 
 
+@runtime_checkable
 class Folder(Protocol):
     """Named files; a name is a relative path with slashes."""
 
