@@ -9,6 +9,7 @@ from tangrams.features.chain import Chain
 from tangrams.features.errors import TangentError
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.outputs import Output, logits_of
+from tangrams.features.preflight import Preflight, preflight
 from tangrams.features.stack import Stack
 from tangrams.features.tangent.features import TangentFeatures
 from tangrams.features.tangent.plan import Plan
@@ -19,8 +20,10 @@ __all__ = [
     "ModelRef",
     "Output",
     "Plan",
+    "Preflight",
     "Stack",
     "TangentError",
     "TangentFeatures",
     "logits_of",
+    "preflight",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -78,7 +77,6 @@ def _tensor_facts(where: str, tensor: Tensor | None) -> Iterator[tuple[str, Any]
 def _process_facts() -> Iterator[tuple[str, Any]]:
     yield "torch: random state", torch.get_rng_state()
     yield "numpy: random state", str(np.random.get_state())  # noqa: NPY002
-    yield "python: random state", random.getstate()
     yield "torch: default dtype", torch.get_default_dtype()
     yield "torch: gradient mode", torch.is_grad_enabled()
     yield "torch: inference mode", torch.is_inference_mode_enabled()
