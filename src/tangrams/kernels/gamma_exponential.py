@@ -15,12 +15,18 @@ class ExponentialOfDistance(Kernel):
 
     has_lengthscale = True
     vector_inputs = True
+    raw_lengthscale: torch.nn.Parameter
 
     def __init__(self, lengthscale: float = 1.0, **kwargs: Any) -> None:
         if not lengthscale > 0:
             raise ValueError(f"{type(self).__name__} needs lengthscale > 0, got {lengthscale}")
         super().__init__(**kwargs)
-        self._set_lengthscale(torch.as_tensor(lengthscale))
+        self._set_lengthscale(lengthscale)
+
+    def _set_lengthscale(self, value: float | Tensor) -> None:
+        # GPyTorch rounds a Python number to the default dtype first, whatever that of the parameter.
+        raw = self.raw_lengthscale
+        super()._set_lengthscale(torch.as_tensor(value, dtype=raw.dtype, device=raw.device))
 
     def _profile(self, distance: Tensor) -> Tensor:
         raise NotImplementedError

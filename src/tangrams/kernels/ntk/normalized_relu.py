@@ -68,7 +68,8 @@ class NormalizedReLUNTK(Kernel):
 
     @bias.setter
     def bias(self, value: float | Tensor) -> None:
-        target = torch.as_tensor(value).to(self.raw_bias).expand_as(self.raw_bias)
+        raw = self.raw_bias
+        target = torch.as_tensor(value, dtype=raw.dtype, device=raw.device).expand_as(raw)
         self.initialize(raw_bias=self._constraint.inverse_transform(target))
 
     @property

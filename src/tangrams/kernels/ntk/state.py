@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -105,7 +106,7 @@ def diagonal_state(x: Tensor, *, pairs: bool, tangent: bool) -> KernelState:
 
 def _flat(x: Tensor) -> Tensor:
     """``(n, C, *S)`` → ``(n, C, P)``; without positions P is one."""
-    return x.reshape(*x.shape[:2], -1)
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
 def _own(x: Tensor, pairs: bool) -> Tensor:
