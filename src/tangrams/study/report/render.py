@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from tangrams.study.report.sections import glance
 from tangrams.study.report.sections.glance import Finding
 from tangrams.study.report.tangram import tans
 from tangrams.study.report.validate import validate
-from tangrams.study.report.words import about, metric, number, percent, sample_name
+from tangrams.study.report.words import about, metric, percent, sample_name, setting
 
 SHORT = {
     "explanations": "Why",
@@ -120,10 +121,20 @@ def _surrogates(study: dict[str, Any]) -> dict[str, str] | None:
     cleanup = study["surrogates"]["cleanup"]
     form = percent if study["task"] == "classification" else metric(study)
     return {
-        "delta": number(cleanup["delta"]),
+        "delta": setting(cleanup["delta"]),
         "agreement": about(cleanup["agreement"], form),
         "kendall": about(cleanup["kendall"]) if cleanup["kendall"] else "",
+        "logistic": _logistic(study["surrogates"].get("cleanup_logistic"), form),
     }
+
+
+def _logistic(fit: dict[str, Any] | None, form: Callable[[float], str]) -> str:
+    if fit is None:
+        return ""
+    text = f"C = {setting(fit['C'])}: the network's class on {about(fit['agreement'], form)}"
+    if fit["kendall"]:
+        text += f", Kendall τ {about(fit['kendall'])}"
+    return f"{text}, accuracy {about(fit['accuracy'], form)}"
 
 
 def _for_script(study: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from tangrams.study.report.words import number, percent, superscript
+from tangrams.study.report.words import SPACE, setting, superscript
 
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 46
@@ -56,7 +56,7 @@ class Linear(Scale):
 
     low: float
     high: float
-    form: Callable[[float], str] = number
+    form: Callable[[float], str] = setting
 
     def place(self, value: float) -> float:
         """``(v − low) / (high − low)``."""
@@ -95,7 +95,7 @@ class Log(Scale):
     def ticks(self) -> list[tuple[float, str]]:
         """Powers of ten, and 2 and 5 times them where there are few."""
         if self.at is not None:
-            return [(v, (self.form or number)(v)) for v in self.at]
+            return [(v, (self.form or setting)(v)) for v in self.at]
         first, last = math.floor(math.log10(self.low) + 1e-9), math.ceil(math.log10(self.high) - 1e-9)
         every = max(1, round((last - first) / 6))
         factors = (1,) if last - first > 2 else (1, 2, 5) if last - first < 2 else (1, 3)
@@ -108,7 +108,7 @@ def _power(value: float) -> str:
     exponent = round(math.log10(value))
     if math.isclose(value, 10.0**exponent) and not -2 < exponent < 4:
         return f"10{superscript(exponent)}"
-    return number(value)
+    return setting(value)
 
 
 @dataclass
@@ -235,8 +235,7 @@ def legend(*entries: tuple[str, str, str]) -> Markup:
 
 def whole_percent(share: float) -> str:
     """A tick of a percentage axis."""
-    text = percent(share)
-    return text.replace(".0", "", 1)
+    return f"{100 * share:.4g}{SPACE}%"
 
 
 def dot_in_band(value: float, band: tuple[float, float], scale: Scale, *, unusual: bool, tip: str) -> Markup:

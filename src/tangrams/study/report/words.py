@@ -25,6 +25,17 @@ def count(value: float) -> str:
     return minus(grouped(str(round(value))))
 
 
+def setting(value: float) -> str:
+    """A value that somebody chose (a ridge, a threshold): no figures that it does not need."""
+    return minus(f"{value:.4g}")
+
+
+def rough_percent(share: float) -> str:
+    """A share as a whole percentage, for what is not known better; :func:`percent` where that would read 0 or 100."""
+    text = f"{100 * share:.0f}"
+    return f"{text}{SPACE}%" if text not in ("0", "100") or share in (0, 1) else percent(share)
+
+
 def percent(share: float) -> str:
     """A share as a percentage: one decimal, more only where less would read 0 or 100."""
     value = 100 * share
@@ -35,6 +46,11 @@ def percent(share: float) -> str:
     else:
         text = "< 0.001" if value < 50 else "> 99.999"
     return minus(f"{text.removesuffix('.0') if value in (0, 100) else text}{SPACE}%")
+
+
+def share(fraction: float) -> str:
+    """A fraction that somebody chose, as a percentage with no more figures than it needs."""
+    return f"{100 * fraction:.3g}{SPACE}%"
 
 
 def points(difference: float) -> str:
@@ -82,13 +98,25 @@ def interval(estimate: dict[str, Any], form: Callable[[float], str] = number) ->
 
 def about(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
     """An estimate in a sentence: the value, and its interval in brackets where it has one."""
+    form = _fitting(estimate, form)
     bounds = interval(estimate, form)
     return f"{form(estimate['value'])} ({bounds})" if bounds else form(estimate["value"])
 
 
+def value(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+    """The value alone, with no more figures than its interval allows."""
+    return _fitting(estimate, form)(estimate["value"])
+
+
+def _fitting(estimate: dict[str, Any], form: Callable[[float], str]) -> Callable[[float], str]:
+    """Whole percentages where the interval is wider than four points: a decimal would say more than is known."""
+    bounds = estimate["interval"]
+    return rough_percent if form is percent and bounds and bounds[1] - bounds[0] > 0.04 else form
+
+
 def provenance(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
     """How sure an estimate is: its interval and what that is, or why there is none."""
-    bounds = interval(estimate, form)
+    bounds = interval(estimate, _fitting(estimate, form))
     return f"{bounds}, {estimate['how']}" if bounds else estimate["how"]
 
 

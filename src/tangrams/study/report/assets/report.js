@@ -208,7 +208,7 @@
       const note = c === row.label ? el("small", { class: "muted" }, " label") : null;
       const bar = el("i");
       bar.style.width = `${100 * p}%`;
-      return el("li", { class: role }, el("bdi", { class: "name" }, named(c)), note ?? "", el("span", { class: "meter" }, bar), el("span", { class: "num" }, percent(p)));
+      return el("li", { class: role }, el("span", { class: "name" }, el("bdi", {}, named(c)), note ?? ""), el("span", { class: "meter" }, bar), el("span", { class: "num" }, percent(p)));
     }));
   };
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tangrams.study.report.sections.base import View, absent
-from tangrams.study.report.words import about, count, number, percent, plural, provenance
+from tangrams.study.report.words import about, count, number, percent, plural, provenance, setting
 
 KEY, HEADING = "explanations", "Why did it predict that?"
 
@@ -26,7 +26,7 @@ def view(study: dict[str, Any]) -> View:
         finding=_finding(rows, wrong, differ, regression),
         weight=0.3 + 0.5 * len(differ) / max(1, len(rows)),
         figures={
-            "delta": number(section["delta"]),
+            "delta": setting(section["delta"]),
             "shown": len(rows),
             "of": section["of"],
             "quality": _quality(section["quality"]),

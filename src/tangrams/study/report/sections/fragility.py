@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any
 
 from markupsafe import Markup
 
 from tangrams.study.report.sections.base import View, absent
 from tangrams.study.report.svg import Chart, Linear, Log, legend
-from tangrams.study.report.words import (
-    about,
-    count,
-    label,
-    listing,
-    number,
-    plural,
-    provenance,
-    sample_name,
-)
+from tangrams.study.report.words import about, count, label, listing, number, plural, provenance, sample_name
 
 KEY, HEADING = "fragility", "How fragile is it?"
 
@@ -37,6 +29,7 @@ def view(study: dict[str, Any]) -> View:
         weight=0.25,
         figures={
             "histogram": _histogram(section),
+            "caption": _caption(section),
             "closest": [_closest(study, row) for row in section["closest"]],
             "explained": _explained(study),
             "unit": section["unit"],
@@ -71,8 +64,8 @@ def _answer(study: dict[str, Any], section: dict[str, Any]) -> str:
 def _advice(section: dict[str, Any]) -> str:
     reach = section["closest"][-1]["distance"] if section["closest"] else section["median"]["value"]
     return (
-        f"Compare these lengths with the noise of your inputs: a change of {number(reach)} turns the closest. "
-        "To find errors, sort by confidence instead; training for fewer epochs often moves the boundary away."
+        f"Compare these lengths with the noise of your inputs: {number(reach)} is enough for any of the closest. "
+        "To find errors, sort by confidence instead."
     )
 
 
@@ -122,6 +115,17 @@ def _histogram(section: dict[str, Any]) -> Markup | None:
             chart.column(edges[i], edges[i + 1], 0, wrong[i], "wrong", tip)
     chart.rule(section["median"]["value"], "quiet-rule", "median")
     return chart.render() + legend(("right", "right", "column"), ("wrong", "wrong", "column"))
+
+
+def _caption(section: dict[str, Any]) -> str:
+    """Medians of right and wrong predictions, where there are both."""
+    right, wrong = ([r["distance"] for r in section["distances"] if r["right"] is side] for side in (True, False))
+    if not wrong or not right:
+        return f"{plural(len(section['distances']), 'test sample')}, on a log axis."
+    return (
+        f"Median distance of the {plural(len(wrong), 'wrong prediction')} {number(median(wrong))}, "
+        f"of the {count(len(right))} right ones {number(median(right))}."
+    )
 
 
 def _closest(study: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tangrams.study.report.sections.base import View
-from tangrams.study.report.sections.labels import precision_at
+from tangrams.study.report.sections.labels import noun, precision_at
 from tangrams.study.report.sections.redundancy import within
 from tangrams.study.report.words import (
     count,
@@ -19,6 +19,8 @@ from tangrams.study.report.words import (
     plural,
     provenance,
     sample_name,
+    setting,
+    value,
 )
 
 
@@ -56,11 +58,11 @@ def cards(study: dict[str, Any]) -> list[Card]:
     """The cards, those without numbers left out."""
     form, name = metric(study), metric_name(study)
     network = study["network"]
-    train = f"{form(network['train_accuracy']['value'])} on the training data as labelled"
+    train = f"{value(network['train_accuracy'], form)} on the training data as labelled"
     made = [
         Card(
             f"Network: test {name}",
-            form(network["accuracy"]["value"]),
+            value(network["accuracy"], form),
             f"{provenance(network['accuracy'], form)}; {train}",
             "explanations",
         )
@@ -68,11 +70,11 @@ def cards(study: dict[str, Any]) -> list[Card]:
     if study["surrogates"]["state"] == "measured":
         made += _surrogate_cards(study, form, name)
     if study["labels"]["state"] == "measured":
-        made.append(_labels_card(study["labels"]))
+        made.append(_labels_card(study["labels"], noun(study)))
     if study["redundancy"]["state"] == "measured":
         keep = study["redundancy"]["keep"]
         note = f"within {within(study, study['redundancy'])}; {provenance(keep, percent)}"
-        made.append(Card("Enough for the clean-up model", f"{percent(keep['value'])} of the data", note, "redundancy"))
+        made.append(Card("Enough for the clean-up model", f"{value(keep, percent)} of the data", note, "redundancy"))
     if study["fragility"]["state"] == "measured" and study["fragility"]["closest"]:
         nearest = study["fragility"]["closest"][0]
         note = (
@@ -98,27 +100,27 @@ def _surrogate_cards(study: dict[str, Any], form: Any, name: str) -> list[Card]:
     return [
         Card(
             f"Clean-up model: test {name}",
-            form(best["accuracy"]["value"]),
-            f"{provenance(best['accuracy'], form)}; fitted to the labels, δ = {number(best['delta'])}",
+            value(best["accuracy"], form),
+            f"{provenance(best['accuracy'], form)}; fitted to the labels, δ = {setting(best['delta'])}",
             "labels",
         ),
         Card(
             f"Mimic: {quantity}",
-            agreement(mimic["agreement"]["value"]),
+            value(mimic["agreement"], agreement),
             f"{provenance(mimic['agreement'], agreement)}{tau}",
             "explanations",
         ),
     ]
 
 
-def _labels_card(section: dict[str, Any]) -> Card:
+def _labels_card(section: dict[str, Any], name: str) -> Card:
     at = precision_at(section)
-    note = f"of {plural(section['of'], 'training label')}"
+    note = f"of {plural(section['of'], f'training {name}')}"
     if section["count"] and at:
-        note = f"about {percent(at['value'])} real ({provenance(at, percent)}); {note}"
+        note = f"about {value(at, percent)} real ({provenance(at, percent)}); {note}"
     elif section["count"]:
         note = f"how many are real is not estimated; {note}"
-    return Card("Suspected label errors", count(section["count"]), note, "labels")
+    return Card(f"Suspected {name} errors", count(section["count"]), note, "labels")
 
 
 def findings(views: list[View], most: int = 3) -> list[Finding]:
@@ -160,11 +162,14 @@ def planted(study: dict[str, Any]) -> str:
     return f"Planted in the training data on purpose, so that finding them can be measured: {', '.join(parts)}."
 
 
+def _link(path: str | None) -> str | None:
+    """A path as a link, unless it names a scheme: only files beside the report are linked."""
+    return path if path and ":" not in path and not path.lstrip().startswith("//") else None
+
+
 def again(study: dict[str, Any]) -> dict[str, Any]:
     """Section 9, as tables."""
     section = study["again"]
-    store = section["store"]
-    safe = store if store and not store.lower().lstrip().startswith(("javascript:", "data:", "vbscript:")) else None
     total = sum(step["seconds"] for step in section["steps"])
     return {
         "answer": f"Run the command below with these versions and seeds; the steps took {duration(total)}, "
@@ -181,8 +186,8 @@ def again(study: dict[str, Any]) -> dict[str, Any]:
         ],
         "platform": section["platform"],
         "created": study["created"],
-        "study": section["study"],
-        "store": safe,
-        "store_text": store,
+        "study": _link(section["study"]) or "#again",
+        "store": _link(section["store"]),
+        "store_text": section["store"],
         "source": study["model"]["source"],
     }

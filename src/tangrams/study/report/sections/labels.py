@@ -18,6 +18,8 @@ from tangrams.study.report.words import (
     plural,
     provenance,
     sample_name,
+    setting,
+    value,
 )
 
 KEY, HEADING = "labels", "Which labels look wrong?"
@@ -34,9 +36,9 @@ def view(study: dict[str, Any]) -> View:
     return View(
         KEY,
         HEADING,
-        _answer(section, at),
+        _answer(study, section, at),
         _advice(section, at),
-        finding=_finding(section, at),
+        finding=_finding(study, section, at),
         weight=min(1.0, 0.35 + 10 * _real(section, at) / max(1, section["of"])) if suspects else 0.05,
         quiet=suspects == 0,
         figures={
@@ -44,11 +46,12 @@ def view(study: dict[str, Any]) -> View:
             "total": len(section["suspects"]),
             "count": suspects,
             "method": section["method"],
-            "delta": number(section["delta"]),
+            "delta": setting(section["delta"]),
             "regression": study["task"] == "regression",
             "precision": _precision_chart(section),
             "curves": _curves_chart(section),
             "scores": _scores(section),
+            "calibration_how": section["precision"][0]["precision"]["how"] if section["precision"] else "",
             "calibration": [
                 (count(p["count"]), percent(p["precision"]["value"]), provenance(p["precision"], percent))
                 for p in section["precision"]
@@ -68,12 +71,18 @@ def _real(section: dict[str, Any], at: dict[str, Any] | None) -> float:
     return section["count"] * (at["value"] if at else 0.5)
 
 
-def _answer(section: dict[str, Any], at: dict[str, Any] | None) -> str:
+def noun(study: dict[str, Any]) -> str:
+    """What a sample carries: a label, or a target in a regression."""
+    return "target" if study["task"] == "regression" else "label"
+
+
+def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None) -> str:
     planted = section["planted"]
     if section["count"] == 0:
         missed = f" {plural(planted['count'], 'label was', 'labels were')} planted wrong and missed." if planted else ""
-        return f"Nothing unusual: none of {plural(section['of'], 'training label')} looks wrong.{missed}"
-    text = f"{count(section['count'])} of {plural(section['of'], 'training label')} look wrong"
+        labels = plural(section["of"], f"training {noun(study)}")
+        return f"Nothing unusual: none of {labels} looks wrong.{missed}"
+    text = f"{count(section['count'])} of {plural(section['of'], f'training {noun(study)}')} look wrong"
     text += (
         f"; an estimated {about(at, percent)} of those really are" if at else "; how many really are is not estimated"
     )
@@ -90,8 +99,8 @@ def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
     if sure:
         best = max(p["count"] for p in sure)
         return (
-            f"Relabel or drop from the top: of the first {count(best)} about nine in ten or more are real errors; "
-            "further down, look at each one."
+            f"Relabel or drop from the top: of the first {count(best)}, an estimated nine in ten or more are real"
+            "; further down, look at each one."
         )
     return (
         "Look at each one before you change it: many of them are honest but ambiguous samples."
@@ -100,11 +109,12 @@ def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
     )
 
 
-def _finding(section: dict[str, Any], at: dict[str, Any] | None) -> str:
+def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None) -> str:
+    name = f"training {noun(study)}"
     if section["count"] == 0:
-        return "no training label looks wrong"
-    text = f"{plural(section['count'], 'training label looks', 'training labels look')} wrong"
-    return f"{text}, about {percent(at['value'])} of them really" if at else text
+        return f"no {name} looks wrong"
+    text = f"{plural(section['count'], f'{name} looks', f'{name}s look')} wrong"
+    return f"{text}, about {value(at, percent)} of them really" if at else text
 
 
 def _row(study: dict[str, Any], rank: int, row: dict[str, Any]) -> dict[str, Any]:
@@ -172,9 +182,10 @@ def _curves_chart(section: dict[str, Any]) -> Markup | None:
         entries.append((curve["name"], style, shape))
         drawn.append((curve, style, shape))
     for curve, style, shape in reversed(drawn):  # the method on top
-        chart.line(curve["recall"], curve["precision"], style)
-        step = max(1, len(curve["recall"]) // 6)
-        for recall, precision in list(zip(curve["recall"], curve["precision"], strict=True))[::step]:
+        all_found = next((i for i, r in enumerate(curve["recall"]) if r >= 1), len(curve["recall"]) - 1)
+        points = list(zip(curve["recall"], curve["precision"], strict=True))[: all_found + 1]
+        chart.line([r for r, _ in points], [p for _, p in points], style)
+        for recall, precision in points[:: max(1, len(points) // 6)]:
             tip = f"{curve['name']}: precision {percent(precision)} at recall {percent(recall)}"
             chart.point(recall, precision, style, tip, shape)
     return chart.render() + legend(*entries)

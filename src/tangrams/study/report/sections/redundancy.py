@@ -20,6 +20,9 @@ from tangrams.study.report.words import (
     plural,
     points,
     sample_name,
+    setting,
+    share,
+    value,
 )
 
 KEY, HEADING = "redundancy", "What is redundant?"
@@ -60,9 +63,9 @@ def view(study: dict[str, Any]) -> View:
 def within(study: dict[str, Any], section: dict[str, Any]) -> str:
     """The tolerance in words: "one point of accuracy"."""
     if study["task"] == "regression":
-        return f"{number(section['tolerance'])} of R²"
+        return f"{setting(section['tolerance'])} of R²"
     tolerance = 100 * section["tolerance"]
-    return "one point of accuracy" if abs(tolerance - 1) < 1e-9 else f"{number(tolerance)} points of accuracy"
+    return "one point of accuracy" if abs(tolerance - 1) < 1e-9 else f"{setting(tolerance)} points of accuracy"
 
 
 def _answer(study: dict[str, Any], section: dict[str, Any]) -> str:
@@ -90,7 +93,7 @@ def _advice(study: dict[str, Any], section: dict[str, Any]) -> str:
     if checked and section["retrained_all"]:
         form, best = metric(study), max(checked, key=lambda r: r["chosen"]["value"])
         steps.append(
-            f"Do not take the curve for the network: retrained on {percent(best['fraction'])} of the data it reached "
+            f"Do not take the curve for the network: retrained on {share(best['fraction'])} of the data it reached "
             f"{form(best['chosen']['value'])} against {form(section['retrained_all']['value'])} on all."
         )
     elif not steps:
@@ -99,7 +102,7 @@ def _advice(study: dict[str, Any], section: dict[str, Any]) -> str:
 
 
 def _finding(study: dict[str, Any], section: dict[str, Any]) -> str:
-    kept = percent(section["keep"]["value"])
+    kept = value(section["keep"], percent)
     text = f"{kept} of the training data keep the clean-up model within {within(study, section)}"
     if section["exact_count"]:
         text += f"; {plural(section['exact_count'], 'sample repeats', 'samples repeat')} another exactly"
@@ -138,7 +141,7 @@ def _chart(study: dict[str, Any], section: dict[str, Any]) -> Markup | None:
     chart.line(fractions, [p["chosen"]["value"] for p in curve], "method")
     for p in curve:
         for key, style, shape in (("random", "baseline-1", "square"), ("chosen", "method", "circle")):
-            tip = f"{key}, {percent(p['fraction'])} kept: {about(p[key], form)}"
+            tip = f"{key}, {share(p['fraction'])} kept: {about(p[key], form)}"
             chart.point(p["fraction"], p[key]["value"], style, tip, shape)
     entries = [
         ("clean-up model, chosen", "method", "circle"),
@@ -147,7 +150,7 @@ def _chart(study: dict[str, Any], section: dict[str, Any]) -> Markup | None:
     for row in retrained:
         for key, style in (("random", "baseline-2"), ("chosen", "second")):
             if key in row:
-                tip = f"network retrained on {percent(row['fraction'])}, {key}: {about(row[key], form)}"
+                tip = f"network retrained on {share(row['fraction'])}, {key}: {about(row[key], form)}"
                 chart.point(row["fraction"], row[key]["value"], style, tip, "triangle")
     if retrained:
         entries += [("network retrained, chosen", "second", "triangle")]
@@ -176,7 +179,7 @@ def _retrained(study: dict[str, Any], section: dict[str, Any]) -> str:
     form = metric(study)
     checks = []
     for row in section["retrained"]:
-        text = f"{form(row['chosen']['value'])} on {percent(row['fraction'])}"
+        text = f"{form(row['chosen']['value'])} on {share(row['fraction'])}"
         if "random" in row:
             text += f" (random: {form(row['random']['value'])})"
         checks.append(text)
@@ -195,7 +198,7 @@ def _rows(study: dict[str, Any], section: dict[str, Any]) -> list[tuple[str, str
     for p in section["curve"]:
         difference = p["chosen"]["value"] - p["random"]["value"]
         gain = number(difference) if study["task"] == "regression" else points(difference)
-        rows.append((percent(p["fraction"]), form(p["chosen"]["value"]), about(p["random"], form), gain))
+        rows.append((share(p["fraction"]), form(p["chosen"]["value"]), about(p["random"], form), gain))
     return rows
 
 

@@ -18,6 +18,7 @@ from tangrams.study.report.words import (
     percent,
     points,
     provenance,
+    setting,
 )
 
 KEY, HEADING = "richness", "How rich is what it learned, and would more data help?"
@@ -43,7 +44,7 @@ def view(study: dict[str, Any]) -> View:
             "learning": _feature_learning(study, section["feature_learning"]),
             "windows": [(count(w["from"]), count(w["to"]), number(w["exponent"])) for w in section["windows"]],
             "exponent": provenance(section["exponent"]),
-            "dimension": (number(dimension["value"]), count(dimension["of"]), number(dimension["delta"])),
+            "dimension": (number(dimension["value"]), count(dimension["of"]), setting(dimension["delta"])),
             "fit": {k: number(v) for k, v in section["risk"]["fit"].items()} if section["risk"] else None,
             "rows": _rows(section["risk"]),
             "metric": section["risk"]["metric"] if section["risk"] else "",
@@ -80,7 +81,7 @@ def _answer(section: dict[str, Any]) -> str:
     text = (
         f"Its spectrum falls like rank to the −{number(exponent['value'])}"
         f"{f' ({bounds} over fitting windows)' if bounds else ''}, {number(dimension['value'])} effective dimensions "
-        f"of {count(dimension['of'])} at δ = {number(dimension['delta'])}"
+        f"of {count(dimension['of'])} at δ = {setting(dimension['delta'])}"
     )
     risk, ahead = section["risk"], _ahead(section["risk"])
     if risk is None:
@@ -132,7 +133,7 @@ def _with_unit(risk: dict[str, Any]) -> Any:
 
 def _spectrum_chart(section: dict[str, Any]) -> Markup | None:
     ranks, values = section["spectrum"]["ranks"], section["spectrum"]["eigenvalues"]
-    kept = [(r, v) for r, v in zip(ranks, values, strict=True) if v > 1e-12 * max(values)]
+    kept = [(r, v) for r, v in zip(ranks, values, strict=True) if v > 1e-6 * max(values)]
     if len(kept) < 3:
         return None
     ranks, values = [r for r, _ in kept], [v for _, v in kept]
@@ -187,7 +188,7 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
         for p in joined[1:]:
             tip = f"predicted for {count(p['n'])} samples: {about(p['risk'], form)}"
             chart.point(p["n"], p["risk"]["value"], "method hollow", tip, "circle")
-        entries.append(("a + b n^−c with its bootstrap interval", "method", "band"))
+        entries.append(("predicted by a + b n⁻ᶜ, bootstrap interval", "method", "band"))
     if risk["eigenframework"]:
         xs, ys = [p["n"] for p in risk["eigenframework"]], [p["risk"] for p in risk["eigenframework"]]
         chart.line(xs, ys, "baseline-1")
