@@ -21,6 +21,7 @@ CHUNK_BYTES = 1 << 23
 MAX_CHUNK_BYTES = 1 << 30
 MAX_BLOCK_SIZE = 1024
 _LIMIT = 1 << 62
+_SIZES = ("samples", "rows_per_sample", "features", "dtype", "block_size", "strip")
 FEATURE_DTYPES = ("float64", "float32", "float16", "bfloat16")
 _ZARR_NAMES = {"bfloat16": "uint16"}
 _NAN_FILL = {"float64": "NaN", "float32": "NaN", "float16": "NaN", "bfloat16": 0x7FC0, "bool": False}
@@ -125,6 +126,7 @@ class StoreSpec:
         targets: what is stored as targets, if anything.
         outputs: what is stored as the network's outputs, if anything.
         ids: how the id of a sample is stored: one int64, or the bytes of a text filled up with zeros.
+        strip: columns of features per chunk; 0 for as many as make about :data:`CHUNK_BYTES`.
 
     Raises:
         ValueError: on a negative size, an empty block or an unknown dtype.
@@ -138,15 +140,20 @@ class StoreSpec:
     targets: SideArray | None = None
     outputs: SideArray | None = None
     ids: SideArray = SideArray("int64", ())
+    strip: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"samples": 0, "rows_per_sample": 1, "features": 0, "block_size": 1}
+        lowest = {"samples": 0, "rows_per_sample": 1, "features": 0, "block_size": 1, "strip": 0}
         for name, low in lowest.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value < _LIMIT:
                 raise ValueError(f"a store needs {name} ≥ {low}, got {value!r}")
         if self.dtype not in FEATURE_DTYPES:
             raise ValueError(f"a store holds features as {', '.join(FEATURE_DTYPES)}, got {self.dtype!r}")
+        if self.strip == 0:
+            column_bytes = self.block_size * self.rows_per_sample * int(NUMPY[self.dtype][2:])
+            strip = min(max(1, self.features), max(1, CHUNK_BYTES // column_bytes))
+            object.__setattr__(self, "strip", strip)
         if self.ids != SideArray("int64", ()) and (self.ids.dtype, len(self.ids.shape)) != ("uint8", 1):
             raise ValueError(f"a sample's id is one int64 or uint8 text, got {self.ids}")
         for name, side in self.beside.items():
@@ -177,10 +184,8 @@ class StoreSpec:
     def arrays(self) -> tuple[ArrayLayout, ...]:
         """The features first, then what is beside them, the sample ids last."""
         rows = self.block_size * self.rows_per_sample
-        itemsize = int(NUMPY[self.dtype][2:])
-        strip = min(max(1, self.features), max(1, CHUNK_BYTES // (rows * itemsize)))
         features = ArrayLayout(
-            "features", self.dtype, self.samples * self.rows_per_sample, (self.features,), rows, strip
+            "features", self.dtype, self.samples * self.rows_per_sample, (self.features,), rows, self.strip
         )
         return features, *(
             ArrayLayout(
@@ -220,10 +225,7 @@ class StoreSpec:
             name: None if value is None else {"dtype": value.dtype, "shape": list(value.shape)}
             for name, value in self.beside.items()
         }
-        sizes = {
-            name: getattr(self, name) for name in ("samples", "rows_per_sample", "features", "dtype", "block_size")
-        }
-        return sizes | side
+        return {name: getattr(self, name) for name in _SIZES} | side
 
     @classmethod
     def from_json(cls, data: Any) -> StoreSpec:
@@ -235,11 +237,11 @@ class StoreSpec:
         Raises:
             StoreFormatError: if it describes no store.
         """
-        names = ("samples", "rows_per_sample", "features", "dtype", "block_size", "targets", "outputs", "ids")
+        names = (*_SIZES, "targets", "outputs", "ids")
         if not isinstance(data, Mapping) or set(data) != set(names):
             raise StoreFormatError(f"the store's shape should have the keys {', '.join(names)}")
         try:
-            sizes = {name: data[name] for name in names[:5]}
+            sizes = {name: data[name] for name in _SIZES}
             ids = _side(data["ids"])
             if ids is None:
                 raise ValueError("samples have ids")

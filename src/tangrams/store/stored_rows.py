@@ -204,9 +204,9 @@ class StoredRows:
                 Piece(s // height, slice(stop - s), s, stop) for s, stop in ((s, min(s + height, n)) for s in starts)
             ]
         index = (self._index if self._order is None else self._index[self._order]).numpy()
-        blocks, starts = np.unique(index // height, return_index=True)
+        blocks, starts, counts = np.unique(index // height, return_index=True, return_counts=True)
         pieces = []
-        for block, start, stop in zip(blocks, starts, [*starts[1:], len(index)], strict=True):
+        for block, start, stop in zip(blocks, starts, starts + counts, strict=True):
             inside = index[start:stop] - block * height
             if (np.diff(inside) == 1).all():
                 inside = slice(int(inside[0]), int(inside[-1]) + 1)

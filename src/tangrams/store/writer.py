@@ -254,17 +254,18 @@ def stored_features(features: Tensor, spec: StoreSpec, first_sample: int) -> Ten
         raise ValueError(f"features are floating point, got {features.dtype}")
     features = features.detach()
     stored = features.to(getattr(torch, spec.dtype))
+    wider = 'store "float32" or "bfloat16"' if spec.dtype == "float16" else 'store "float64"'
     faults = [
         (~torch.isfinite(features).all(-1), "is not finite", "look at its inputs and the network's weights"),
         (
             ~torch.isfinite(stored).all(-1),
             f"overflows {spec.dtype} (at most {torch.finfo(stored.dtype).max:.4g})",
-            'store "float32" or "bfloat16"',
+            wider,
         ),
         (
             (features != 0).any(-1) & ~(stored != 0).any(-1),
             f"is too small for {spec.dtype} and would become zero",
-            'store "float32" or "bfloat16"',
+            wider,
         ),
     ]
     for fault, what, remedy in faults:
