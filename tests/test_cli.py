@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 
@@ -57,13 +56,3 @@ def test_the_page_of_papers_is_generated(tmp_path):
     page = tmp_path / "papers.md"
     assert run(app, ["papers", "--markdown", str(page)]).exit_code == 0
     assert page.read_text().count("\n| ") == 119 + 1
-
-
-def test_evidence_is_json(tmp_path):
-    from tangrams.claims import claims, keep, kept, measure
-
-    slug = next(iter(claims()))
-    record, evidence = measure(slug, "quick")
-    path = keep(record, evidence, tmp_path)
-    assert json.loads(path.read_text())["slug"] == slug
-    assert kept(tmp_path)[slug].sentence == record.sentence
