@@ -20,7 +20,7 @@ from tangrams.data.labelled import Labelled
 _RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """n samples of what a network is called with, and their targets.
 

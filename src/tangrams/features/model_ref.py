@@ -122,6 +122,7 @@ class ModelRef:
         modules = list(model.modules())
         modes = [module.training for module in modules]
         parameters = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in model.parameters()]
+        slots = [(m, dict(m._parameters)) for m in modules if m._parameters]
         buffers = [
             (m, dict(m._buffers), [(b, b._version, b.clone()) for b in m._buffers.values() if b is not None])
             for m in modules
@@ -148,6 +149,9 @@ class ModelRef:
                     p.grad = grad
                 if hooks:
                     p._backward_hooks = hooks
+            for module, entries in slots:
+                if any(module._parameters.get(key) is not p for key, p in entries.items()):
+                    module._parameters.update(entries)
             with torch.no_grad():
                 for module, entries, contents in buffers:
                     module._buffers.clear()

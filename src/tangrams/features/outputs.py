@@ -15,11 +15,15 @@ from torch import Tensor
 from tangrams.features.errors import TangentError
 
 
-def logits_of(returned: Any) -> Tensor:
+def logits_of(returned: Any, who: str = "the network") -> Tensor:
     """The output tensor in what a network returned.
 
     The tensor itself; the key or attribute ``logits``; the first of a tuple; or the only floating tensor of a dict or
     dataclass.
+
+    Args:
+        returned: whatever the network returned.
+        who: names the network in errors.
 
     Raises:
         TypeError: if there is no such tensor.
@@ -42,7 +46,7 @@ def logits_of(returned: Any) -> Tensor:
         return floating[0]
     has = f" with {sorted(map(str, entries))}" if entries else ""
     raise TypeError(
-        f"the network returned {type(returned).__name__}{has}: expected a tensor, a tuple that starts with one, or "
+        f"{who} returned {type(returned).__name__}{has}: expected a tensor, a tuple that starts with one, or "
         "`logits`; else pick one with output=lambda returned: returned[...]"
     )
 
@@ -72,8 +76,8 @@ class Output(ABC):
         return {"output": self.name}
 
     @abstractmethod
-    def select(self, returned: Any, targets: Tensor | None, n: int) -> Tensor:
-        """The functions' values ``(n, r)`` from what the network returned for n samples."""
+    def select(self, returned: Any, targets: Tensor | None, n: int, who: str = "the network") -> Tensor:
+        """The functions' values ``(n, r)`` from what the network ``who`` returned for n samples."""
 
     @property
     def is_identity(self) -> bool:
@@ -86,9 +90,9 @@ class AllOutputs(Output):
 
     name = "all"
 
-    def select(self, returned: Any, targets: Tensor | None, n: int) -> Tensor:
+    def select(self, returned: Any, targets: Tensor | None, n: int, who: str = "the network") -> Tensor:
         """The outputs, flattened to ``(n, C)``."""
-        return _as_columns(logits_of(returned), n, "the network's outputs")
+        return _as_columns(logits_of(returned, who), n, f"what {who} returned: outputs")
 
     @property
     def is_identity(self) -> bool:
@@ -101,9 +105,9 @@ class SumOfOutputs(AllOutputs):
 
     name = "sum"
 
-    def select(self, returned: Any, targets: Tensor | None, n: int) -> Tensor:
+    def select(self, returned: Any, targets: Tensor | None, n: int, who: str = "the network") -> Tensor:
         """``Σ_c f_c / √C``: ``(n, 1)``."""
-        values = super().select(returned, targets, n)
+        values = super().select(returned, targets, n, who)
         return values.sum(1, keepdim=True) / math.sqrt(max(values.shape[1], 1))
 
     @property
@@ -138,7 +142,7 @@ class CallableOutput(Output):
         body = self.name.encode() if code is None else code.co_code + "|".join(code.co_names).encode()
         return {"output": self.name, "code": hashlib.sha256(body).hexdigest()[:16]}
 
-    def select(self, returned: Any, targets: Tensor | None, n: int) -> Tensor:
+    def select(self, returned: Any, targets: Tensor | None, n: int, who: str = "the network") -> Tensor:
         """The function's values, ``(n, m)``."""
         arguments: list[Any] = [returned]
         if self.takes_targets:
@@ -147,8 +151,10 @@ class CallableOutput(Output):
             arguments.append(targets)
         values = self.function(*arguments)
         if not isinstance(values, Tensor):
-            raise TypeError(f"output={self.name} returned {type(values).__name__}, expected a tensor (n,) or (n, m)")
-        return _as_columns(values, n, f"the values of output={self.name}")
+            raise TypeError(
+                f"output={self.name} of {who} returned {type(values).__name__}, expected a tensor (n,) or (n, m)"
+            )
+        return _as_columns(values, n, f"{who}: the values of output={self.name}")
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:
@@ -186,14 +192,18 @@ def as_output(output: str | Callable[..., Tensor] | Output) -> Output:
     raise TypeError(f"output must be a name or a callable, got {type(output).__name__}")
 
 
-def require_graph(values: Tensor) -> None:
+def require_graph(values: Tensor, who: str = "the network") -> None:
     """Raise when no gradient can flow into the network from ``values``.
+
+    Args:
+        values: outputs.
+        who: names the network in the error.
 
     Raises:
         TangentError: if the values were computed without a graph.
     """
     if not (values.requires_grad and torch.is_grad_enabled()) and values.numel():
         raise TangentError(
-            "the outputs carry no gradient: does the forward detach them or run under no_grad, or are the selected "
+            f"the outputs of {who} carry no gradient: does the forward detach them or run under no_grad, or are the selected "
             "parameters unused?"
         )

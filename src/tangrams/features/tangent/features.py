@@ -13,8 +13,9 @@ from tangrams.features.inputs import as_inputs
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.outputs import Output, logits_of
 from tangrams.features.parameters import Selection
-from tangrams.features.tangent import engine, generic
-from tangrams.features.tangent.plan import Plan
+from tangrams.features.tangent import check, generic
+from tangrams.features.tangent.plan import Plan, make_plan
+from tangrams.features.tangent.recipe import recipe_for
 from tangrams.features.tangent.rows import TangentRows
 from tangrams.features.tangent.spec import Check, TangentSpec
 from tangrams.operators.sketches.base import Column
@@ -108,6 +109,7 @@ class TangentFeatures(FeatureMap):
         if inputs.n == 0:
             return self.rows(x).dense()
         with self.spec.ref.session() as model:
+            recipe_for(self.spec, model, inputs.detached())
             parameters = self.spec.parameters.tensors(model)
             blocks = self.spec.parameters.blocks
             try:
@@ -116,6 +118,9 @@ class TangentFeatures(FeatureMap):
                 rows = generic.rows_by_loop(model, self.output, parameters, blocks, inputs, create_graph=True)
         n, r, p = rows.shape
         self.spec.meet(r)
+        if not bool(torch.isfinite(rows.detach()).all()):
+            bad = (~torch.isfinite(rows.detach())).flatten(1).any(1).nonzero().flatten()
+            check.refuse_not_finite(self.spec, inputs.detached(), bad)
         return rows.reshape(n, r * p) / max(r, 1) ** 0.5 if self.output.folds else rows.reshape(n * r, p)
 
     def rows(self, x: Any) -> TangentRows:
@@ -130,7 +135,9 @@ class TangentFeatures(FeatureMap):
 
     def plan(self, x: Any) -> Plan:
         """Routes and memory of ``gram(x)``, without computing it."""
-        return engine.plan(self.spec, as_inputs(x).detached())
+        inputs = as_inputs(x).detached()
+        with self.spec.ref.session() as model:
+            return make_plan(self.spec, recipe_for(self.spec, model, inputs), inputs.n)
 
     def explain(self, x: Any) -> str:
         """What was found out about the network, and the plan, as text."""

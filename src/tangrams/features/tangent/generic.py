@@ -8,14 +8,35 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from tangrams.features.errors import TangentError
 from tangrams.features.inputs import Inputs
 from tangrams.features.outputs import Output, require_graph
 from tangrams.features.parameters import Block
+from tangrams.features.tangent.spec import TangentSpec
 
 
 def outputs(model: nn.Module, output: Output, inputs: Inputs) -> Tensor:
     """The differentiated functions' values: ``(n, r)``."""
-    return output.select(inputs.call(model), inputs.targets, inputs.n)
+    return output.select(inputs.call(model), inputs.targets, inputs.n, type(model).__name__)
+
+
+class CannotTransform(Exception):
+    """``torch.func`` cannot run this network."""
+
+
+def rows(model: nn.Module, spec: TangentSpec, blocks: Sequence[Block], inputs: Inputs, *, by_loop: bool) -> Tensor:
+    """Rows ``(n, r, Σ numel)`` of some parameters, without a graph, in the dtype of inner products.
+
+    Raises:
+        CannotTransform: if ``torch.func`` fails and ``by_loop`` is not set.
+    """
+    parameters = spec.parameters.tensors(model)
+    if by_loop:
+        return rows_by_loop(model, spec.output, parameters, blocks, inputs).detach().to(spec.dtype)
+    try:
+        return rows_by_vmap(model, spec.output, parameters, blocks, inputs).detach().to(spec.dtype)
+    except Exception as error:  # torch.func has no common base for "this network cannot be transformed"
+        raise CannotTransform(str(error)) from error
 
 
 def rows_by_vmap(
@@ -23,8 +44,7 @@ def rows_by_vmap(
 ) -> Tensor:
     """Rows ``(n, r, Σ numel)`` by ``vmap`` over samples of the reverse-mode Jacobian; differentiable.
 
-    Raises:
-        RuntimeError: whatever ``torch.func`` raises where the network cannot be transformed.
+    Raises whatever ``torch.func`` raises where the network cannot be transformed.
     """
     names = [name for block in blocks for name in block.members]
     chosen = {name: parameters[name] for name in names}
@@ -36,7 +56,7 @@ def rows_by_vmap(
 
         def function(weights: dict[str, Tensor]) -> Tensor:
             returned = functional_call(model, weights, single.args, single.kwargs)
-            return output.select(returned, single.targets, 1).squeeze(0)
+            return output.select(returned, single.targets, 1, type(model).__name__).squeeze(0)
 
         values, pullback = vjp(function, chosen)
         basis = torch.eye(values.shape[0], dtype=values.dtype, device=values.device)
@@ -62,24 +82,42 @@ def rows_by_loop(
     samples = []
     for i in range(inputs.n):
         values = outputs(model, output, inputs.slice(i, i + 1))[0]
-        require_graph(values)
+        require_graph(values, type(model).__name__)
         rows = []
         for value in values:
-            gradients = _gradients(value, weights, model, create_graph)
-            by_name = dict(zip(names, (g.reshape(-1) for g in gradients), strict=True))
+            found = gradients(value, weights, model, create_graph=create_graph)
+            by_name = dict(zip(names, (g.reshape(-1) for g in found), strict=True))
             rows.append(torch.cat([b.assemble([by_name[name] for name in b.members]) for b in blocks]))
         samples.append(torch.stack(rows) if rows else values.new_zeros(0, sum(b.numel for b in blocks)))
     return torch.stack(samples)
 
 
-def _gradients(value: Tensor, weights: list[nn.Parameter], model: nn.Module, create_graph: bool) -> list[Tensor]:
+def gradients(
+    value: Tensor,
+    weights: list[nn.Parameter],
+    model: nn.Module,
+    *,
+    retain_graph: bool = True,
+    create_graph: bool = False,
+) -> list[Tensor]:
+    """The gradient of a number by plain autograd; zeros where it does not depend on a weight."""
     try:
-        found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True, create_graph=create_graph)
+        found = torch.autograd.grad(
+            value, weights, retain_graph=retain_graph, allow_unused=True, create_graph=create_graph
+        )
     except RuntimeError as error:
-        if ".grad()" not in str(error) or create_graph:
+        if ".grad()" not in str(error):
             raise
+        if create_graph:
+            raise TangentError(
+                f"{type(model).__name__} uses reentrant checkpointing, which has no second derivative: use "
+                "use_reentrant=False, or phi.matrix(x)"
+            ) from error
         found = _gradients_by_backward(value, weights, model)
-    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)]
+    return [
+        torch.zeros_like(w) if g is None else g.to_dense() if g.is_sparse else g
+        for g, w in zip(found, weights, strict=True)
+    ]
 
 
 def _gradients_by_backward(value: Tensor, weights: list[nn.Parameter], model: nn.Module) -> list[Tensor | None]:

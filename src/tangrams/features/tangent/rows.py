@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tangrams.features.errors import TangentError
 from tangrams.features.inputs import Inputs
-from tangrams.features.tangent import engine
+from tangrams.features.tangent import dense, gram, products
+from tangrams.features.tangent.recipe import recipe_for
 from tangrams.features.tangent.spec import TangentSpec
 from tangrams.operators.rows import Rows
 from tangrams.operators.sketches.base import Sketch
@@ -35,7 +36,7 @@ class TangentRows:
     def __init__(self, spec: TangentSpec, inputs: Inputs) -> None:
         self.spec = spec
         self.inputs = inputs.detached()
-        self.r = engine.outputs_per_sample(spec, self.inputs)
+        self.r = outputs_per_sample(spec, self.inputs)
         self._index: Tensor | None = None
         self._dtype = spec.ref.dtype
         self._device = spec.ref.device
@@ -90,51 +91,88 @@ class TangentRows:
     def _pick(self, result: Tensor) -> Tensor:
         return result if self._index is None else result[self._index.to(result.device)]
 
-    def _panels(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Dense rows of all samples in batches: ``(first row, last row + 1, rows)``."""
+    def _empty(self, columns: int) -> Tensor:
+        return torch.zeros(self._all_rows, columns, dtype=self.spec.dtype, device=self.spec.ref.device)
+
+    def _visit_pieces(self, consume: Callable[[slice, int, Tensor], None]) -> None:
+        """Dense pieces of rows in panels: ``consume(rows of the answer, first column, piece)``."""
         self._unchanged()
-        start = 0
-        for block in engine.dense_batches(self.spec, self.inputs):
-            b, r, p = block.shape
-            rows = block.reshape(b, r * p) / math.sqrt(max(r, 1)) if self._folds else block.reshape(b * r, p)
-            yield start, start + len(rows), rows
-            start += len(rows)
+        p = self.spec.parameters.numel
+        scale = 1 / math.sqrt(max(self.r, 1))
+
+        def visit(where: slice, function: int, rows: Tensor) -> None:
+            if self._folds:
+                consume(where, function * p, rows * scale)
+            else:
+                consume(slice(where.start * self.r + function, where.stop * self.r, self.r), 0, rows)
+
+        dense.visit_rows(self.spec, self.inputs, visit)
 
     def matmul(self, v: Float[Tensor, "d k"]) -> Float[Tensor, "N k"]:
-        """``Φ v``."""
-        out = torch.empty(self._all_rows, v.shape[1], dtype=self.spec.ref.dtype, device=self.spec.ref.device)
-        v = v.to(out)
-        for start, stop, rows in self._panels():
-            out[start:stop] = rows @ v
+        """``Φ v``: forward mode for few columns, panels of rows for many."""
+        self._unchanged()
+        v = v.detach().to(dtype=self.spec.dtype, device=self.spec.ref.device)
+        if not self._folds and v.shape[1] <= self.r and self.inputs.n:
+            pushed = products.forward_product(self.spec, self.inputs, v)
+            if pushed is not None:
+                return self._answer(self._pick(pushed.reshape(self._all_rows, v.shape[1])))
+        out = self._empty(v.shape[1])
+
+        def multiply(where: slice, start: int, rows: Tensor) -> None:
+            out[where] += rows @ v[start : start + rows.shape[1]]
+
+        self._visit_pieces(multiply)
         return self._answer(self._pick(out))
 
     def t_matmul(self, u: Float[Tensor, "N k"]) -> Float[Tensor, "d k"]:
-        """``Φᵀ u``."""
-        u = u.to(dtype=self.spec.ref.dtype, device=self.spec.ref.device)
+        """``Φᵀ u``: reverse mode, one pass per column."""
+        self._unchanged()
+        u = u.detach().to(dtype=self.spec.dtype, device=self.spec.ref.device)
         if self._index is not None:
             u = u.new_zeros(self._all_rows, u.shape[1]).index_add_(0, self._index.to(u.device), u)
-        out = u.new_zeros(self.shape[1], u.shape[1])
-        for start, stop, rows in self._panels():
-            out += rows.mT @ u[start:stop]
-        return self._answer(out)
+        if self.inputs.n == 0:
+            return self._answer(u.new_zeros(self.shape[1], u.shape[1]))
+        if self._folds:
+            u = u[:, None, :].expand(-1, self.r, -1)
+        return self._answer(products.transposed_product(self.spec, self.inputs, u.reshape(self.inputs.n, self.r, -1)))
 
     def dense(self) -> Float[Tensor, "N d"]:
         """All rows."""
-        out = torch.empty(self._all_rows, self.shape[1], dtype=self.spec.ref.dtype, device=self.spec.ref.device)
-        for start, stop, rows in self._panels():
-            out[start:stop] = rows
-        return self._answer(self._pick(out))
+        out = torch.empty(self._all_rows, self.shape[1], dtype=self._dtype, device=self._device)
+
+        def write(where: slice, start: int, rows: Tensor) -> None:
+            out[where, start : start + rows.shape[1]] = rows.to(out)
+
+        self._visit_pieces(write)
+        return self._pick(out)
 
     def diag(self) -> Float[Tensor, "N"]:
         """Squared norms of the rows."""
-        out = torch.empty(self._all_rows, dtype=self.spec.ref.dtype, device=self.spec.ref.device)
-        for start, stop, rows in self._panels():
-            out[start:stop] = torch.linalg.vecdot(rows, rows)
-        return self._answer(self._pick(out))
+        self._unchanged()
+        if self.inputs.n == 0:
+            return self._answer(self._empty(1)[:, 0])
+        norms = gram.diag(self.spec, self.inputs)
+        return self._answer(self._pick(norms.mean(1) if self._folds else norms.reshape(-1)))
 
     def gram(self, other: Rows) -> Float[Tensor, "N M"]:
-        """``Φ Ψᵀ``."""
-        return self.dense() @ other.dense().to(dtype=self._dtype, device=self._device).mT
+        """``Φ Ψᵀ``, by the layers' structure where both sides are of one map."""
+        self._unchanged()
+        if isinstance(other, TangentRows) and other.spec is self.spec:
+            other._unchanged()
+            same = other is self or (other.inputs is self.inputs)
+            result = gram.gram(self.spec, self.inputs, None if same else other.inputs)
+            result = self._pick(result)
+            if other._index is not None:
+                result = result[:, other._index.to(result.device)]
+            return self._answer(result)
+        out = self._empty(other.shape[0])
+        theirs = other.dense().to(out)
+
+        def multiply(where: slice, start: int, rows: Tensor) -> None:
+            out[where] += rows @ theirs[:, start : start + rows.shape[1]].mT
+
+        self._visit_pieces(multiply)
+        return self._answer(self._pick(out))
 
     def take(self, index: Int64[Tensor, "M"]) -> TangentRows:
         """Some rows, in that order; the network runs only on the samples they need."""
@@ -162,11 +200,24 @@ class TangentRows:
         return moved
 
     def project(self, sketch: Sketch) -> Float[Tensor, "N k"]:
-        """``Φ Sᵀ``, a batch of rows at a time."""
-        out = torch.zeros(self._all_rows, sketch.num_features, dtype=self.spec.ref.dtype, device=self.spec.ref.device)
-        for start, stop, rows in self._panels():
-            sketch.accumulate(rows, 0, out[start:stop])
+        """``Φ Sᵀ``, a few rows at a time: never N × d nor d × k in memory."""
+        out = self._empty(sketch.num_features)
+
+        def sketch_piece(where: slice, start: int, rows: Tensor) -> None:
+            piece = rows.new_zeros(len(rows), sketch.num_features)
+            sketch.accumulate(rows, start, piece)
+            out[where] += piece
+
+        self._visit_pieces(sketch_piece)
         return self._answer(self._pick(out))
 
     def __repr__(self) -> str:
         return f"TangentRows({tuple(self.shape)}, {self._dtype}, {type(self.spec.ref.model).__name__})"
+
+
+def outputs_per_sample(spec: TangentSpec, inputs: Inputs) -> int:
+    """r, from the network's answer to a few samples; a network that cannot be used is refused here."""
+    if inputs.n == 0:
+        return spec.num_outputs or 1
+    with spec.ref.session() as model:
+        return recipe_for(spec, model, inputs).r

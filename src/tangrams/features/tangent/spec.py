@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.outputs import Output, as_output
 from tangrams.features.parameters import Parameters, Selection, select_parameters
+from tangrams.features.tangent.workspace import Workspace
 from tangrams.operators.sketches.base import Column
 
 Check = Literal["sample", "full"]
@@ -45,6 +47,10 @@ class TangentSpec:
         memory_budget: bytes that a product may hold beyond its result.
         check: how much of each result is verified against plain autograd.
         num_outputs: r, the functions per sample; None until the network was first called.
+        recipes: how products are computed, by kind of inputs.
+        verified: the recipe whose rows were verified, by kind of inputs and weights.
+        no_forward_mode: kinds of inputs for which forward mode was found missing or wrong.
+        workspace: memory that is used again.
     """
 
     def __init__(
@@ -67,6 +73,21 @@ class TangentSpec:
         self.memory_budget = parse_bytes(memory_budget)
         self.check: Check = check
         self.num_outputs: int | None = None
+        self.recipes: dict[Any, Any] = {}
+        self.verified: dict[Any, Any] = {}
+        self.no_forward_mode: set[Any] = set()
+        self.workspace = Workspace()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TangentSpec:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "recipes": {}, "verified": {}, "workspace": Workspace()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What inner products are summed in: at least float32."""
+        return torch.promote_types(self.ref.dtype, torch.float32)
 
     def meet(self, num_outputs: int) -> None:
         """Remember r from a call of the network."""

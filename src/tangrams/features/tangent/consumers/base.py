@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tangrams.features.tangent.axis import Axis
+from tangrams.features.tangent.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Consumer(ABC):
         self.node = node
         self.sources = dict(sources)
         self.shape: tuple[int, ...] = tuple(node._input_metadata[0].shape)
+        self.workspace = Workspace()
+        self.loaded = False
 
     @classmethod
     @abstractmethod
@@ -79,6 +82,17 @@ class Consumer(ABC):
     def native_rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
         """As :meth:`rows`, in whatever order is fastest: the same for every batch and function."""
         self.rows(slot, gradient, out)
+
+    def channels(self, slot: int) -> int:
+        """How many output channels the rows of ``slot`` can be split into; 0 if they cannot."""
+        return 0
+
+    def split(self, gradient: Tensor, start: int, stop: int) -> Tensor:
+        """An arranged gradient at some output channels."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Drop what was cut out for the weight gradient alone."""
 
     def signature(self) -> tuple[Any, ...]:
         """What must not change between batches for a recipe to hold."""

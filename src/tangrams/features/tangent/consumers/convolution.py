@@ -32,6 +32,16 @@ class Convolution(Consumer):
         return cls(node, kept) if kept else None
 
     @property
+    def groups(self) -> int:
+        """Independent parts of the channels."""
+        return self.node._saved_groups
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.node._saved_transposed
+
+    @property
     def dims(self) -> tuple[int, ...]:
         """The first: samples, or samples × frames."""
         return (0,)
@@ -50,8 +60,7 @@ class Convolution(Consumer):
         """The input, samples first, and the geometry."""
         self.axis, self.n, self.dtype = axis, n, dtype
         node = self.node
-        self.groups: int = node._saved_groups
-        self.transposed: bool = node._saved_transposed
+        self._patches: Tensor | None = None
         self.stride = tuple(node._saved_stride)
         self.padding = tuple(node._saved_padding)
         self.dilation = tuple(node._saved_dilation)
@@ -61,7 +70,6 @@ class Convolution(Consumer):
         saved = node._saved_input.detach().to(dtype)
         first = axis.samples_first(saved, n)
         self.inputs = first.reshape(n * axis.positions, *saved.shape[1:])
-        self._patches: Tensor | None = None
 
     def arrange(self, gradient: Tensor) -> Tensor:
         """``(n · frames, o, …)``."""
@@ -90,7 +98,8 @@ class Convolution(Consumer):
             1,
         )
         view = last.as_strided(size, step)
-        return view.reshape(m, self.groups, math.prod(positions), math.prod(self.kernel) * c)
+        patches = self.workspace.empty(*size, dtype=last.dtype, device=last.device).copy_(view)
+        return patches.view(m, self.groups, math.prod(positions), math.prod(self.kernel) * c)
 
     def _native(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """``(m, groups, o, T)`` and patches ``(m, groups, T, Πk · c)``, in the roles of the weight's axes."""
@@ -104,6 +113,18 @@ class Convolution(Consumer):
             patches = self._patches
         m, channels = plain.shape[:2]
         return plain.reshape(m, self.groups, channels // self.groups, -1), patches
+
+    def channels(self, slot: int) -> int:
+        """o for a plain weight."""
+        return self.out_channels if slot == 1 and self.groups == 1 and not self.transposed else 0
+
+    def split(self, gradient: Tensor, start: int, stop: int) -> Tensor:
+        """Some output channels."""
+        return gradient[:, start:stop]
+
+    def release(self) -> None:
+        """Drop the patches."""
+        self._patches = None
 
     def native_rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
         """The weight gradient as ``(o, Πk, c)``: the order of the patches."""

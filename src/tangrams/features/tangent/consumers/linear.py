@@ -72,6 +72,14 @@ class Linear(Consumer):
         """``(n, T, o)``."""
         return self.axis.samples_first(gradient.to(self.dtype), self.n).reshape(self.n, -1, gradient.shape[-1])
 
+    def channels(self, slot: int) -> int:
+        """o for a weight ``(o, i)``."""
+        return self.out_features if slot == self.weight_slot and self.sources[slot].transposed else 0
+
+    def split(self, gradient: Tensor, start: int, stop: int) -> Tensor:
+        """Some output features."""
+        return gradient[..., start:stop]
+
     def rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
         """``Σ_t g_t ⊗ a_t`` for the weight, ``Σ_t g_t`` for the bias."""
         if slot != self.weight_slot:

@@ -1,0 +1,230 @@
+r"""Verifies products against plain autograd.
+
+For random weights w over samples and functions, every parameter l must satisfy
+
+.. math:: w^\top K_l w = \lVert \nabla_l \textstyle\sum_{ic} w_{ic} f_c(x_i) \rVert^2 .
+
+One backward pass gives the right side for all parameters. A wrong symmetric :math:`K_l` fails for almost every w: a
+missed use, a wrong sample axis, coupled samples and errors of the contraction all show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from tangrams.features.errors import TangentError
+from tangrams.features.inputs import Inputs, module_of
+from tangrams.features.outputs import require_graph
+from tangrams.features.tangent import generic, guards
+from tangrams.features.tangent.groups import Factors, Group, Materialised
+from tangrams.features.tangent.recipe import without_structure
+from tangrams.features.tangent.spec import TangentSpec
+
+SAMPLES = 16
+"""Samples verified by ``check="sample"``."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Allowed error relative to the size of what is summed, by the network's dtype."""
+
+_FEW_FUNCTIONS = 16
+
+
+class CheckFailed(Exception):
+    """Some parameters' products are not what plain autograd says.
+
+    Attributes:
+        names: the parameters.
+        reason: what was seen.
+    """
+
+    def __init__(self, names: Sequence[str], reason: str) -> None:
+        super().__init__(reason)
+        self.names, self.reason = tuple(names), reason
+
+
+class Probe:
+    """Random weights on the first samples of one side, and the gradient of the weighted sum.
+
+    Args:
+        spec: the network, outputs and parameters.
+        model: the network, in a session.
+        inputs: the samples.
+        r: functions per sample.
+        seed: of the weights.
+    """
+
+    def __init__(self, spec: TangentSpec, model: nn.Module, inputs: Inputs, r: int, seed: int) -> None:
+        self.spec, self.model = spec, model
+        self.k = inputs.n if spec.check == "full" else min(SAMPLES, inputs.n)
+        self.inputs = inputs.slice(0, self.k)
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = torch.randn(r, self.k, generator=generator, dtype=torch.float32).to(spec.ref.device, spec.dtype)
+
+    @cached_property
+    def _run(self) -> tuple[Tensor, dict[str, Tensor]]:
+        values = generic.outputs(self.model, self.spec.output, self.inputs)
+        return values.detach(), self.gradients(values, self.weights.mT.to(values.dtype))
+
+    @property
+    def values(self) -> Tensor:
+        """The functions at the samples."""
+        return self._run[0]
+
+    @property
+    def gradient(self) -> dict[str, Tensor]:
+        """Block → the flat gradient of the weighted sum."""
+        return self._run[1]
+
+    def gradients(self, values: Tensor, cotangent: Tensor, *, retain: bool = False) -> dict[str, Tensor]:
+        """Block → the flat gradient of ``Σ cotangent · values`` by plain autograd."""
+        require_graph(values, type(self.model).__name__)
+        parameters = self.spec.parameters.tensors(self.model)
+        total = (values * cotangent).sum()
+        found = generic.gradients(total, list(parameters.values()), self.model, retain_graph=retain)
+        by_name = dict(zip(parameters, found, strict=True))
+        return {
+            block.name: block.assemble([by_name[name].reshape(-1) for name in block.members]).to(self.spec.dtype)
+            for block in self.spec.parameters.blocks
+        }
+
+
+class Verifier:
+    """Holds one attempt at a Gram matrix to plain autograd.
+
+    Args:
+        spec: the network, outputs and parameters.
+        model: the network, in a session.
+        sides: the samples of the rows, and of the columns if they are others.
+        r: functions per sample.
+    """
+
+    def __init__(self, spec: TangentSpec, model: nn.Module, sides: Sequence[Inputs], r: int) -> None:
+        self.spec, self.r = spec, r
+        self.probes = [Probe(spec, model, inputs, r, seed) for seed, inputs in enumerate(sides)]
+        self.tolerance = TOLERANCE[spec.ref.dtype]
+        self._scales = [0.0 for _ in sides]
+        self._partial: dict[tuple[int, str], list[Tensor]] = {}
+
+    def values(self, side: int, values: Tensor) -> None:
+        """The batch's outputs must be those of the first samples by themselves."""
+        probe = self.probes[side]
+        k = min(probe.k, len(values))
+        if not guards.agree(values[:k].detach(), probe.values[:k]):
+            raise TangentError(
+                f"the samples of {type(self.spec.ref.model).__name__} are coupled: the first {k} samples have other "
+                "outputs in a larger batch, so per-sample gradients are not defined"
+            )
+
+    def groups(self, side: int, groups: Sequence[Group], factors: Sequence[Factors]) -> None:
+        """Each group's quadratic form against the gradient of its parameters."""
+        probe = self.probes[side]
+        for group, held in zip(groups, factors, strict=True):
+            quadratic = held.quadratic(probe.weights)
+            norms = held.norms(slice(0, probe.k)).clamp_min(0).sqrt()
+            size = (probe.weights.abs() * norms).sum().square()
+            self._scales[side] += float(size) if bool(torch.isfinite(size)) else 0.0
+            if isinstance(group, Materialised) and any(part.channels for part in group.parts):
+                seen = self._partial.setdefault((side, group.blocks[0].name), [])
+                seen.append(torch.stack([quadratic, size]))
+                continue
+            names = [block.name for block in group.blocks]
+            exact = sum((probe.gradient[name].square().sum() for name in names), start=quadratic.new_zeros(()))
+            self._compare(names, quadratic, exact, size)
+
+    def total(self, result: Tensor) -> None:
+        """The finished matrix against the gradients of all parameters together."""
+        for (side, name), seen in self._partial.items():
+            quadratic, size = torch.stack(seen).sum(0)
+            self._compare([name], quadratic, self.probes[side].gradient[name].square().sum(), size)
+        left, right = self.probes[0], self.probes[-1]
+        if self.spec.output.folds:
+            self._total_of_folded(result, left, right)
+            return
+        corner = result[: self.r * left.k, : self.r * right.k]
+        found = left.weights.mT.reshape(-1) @ corner @ right.weights.mT.reshape(-1)
+        exact = sum((g @ right.gradient[name] for name, g in left.gradient.items()), start=found.new_zeros(()))
+        self._compare(list(left.gradient), found, exact, found.new_tensor(self._joint_scale()))
+
+    def _total_of_folded(self, result: Tensor, left: Probe, right: Probe) -> None:
+        """``wᵀ K w = (1/r) Σ_c ‖∇ Σ_i w_i f_c(x_i)‖²``: a backward pass per function, where they are few."""
+        if self.r > _FEW_FUNCTIONS:
+            return
+        found = left.weights[0] @ result[: left.k, : right.k] @ right.weights[0]
+        exact = found.new_zeros(())
+        sums = [list(self._by_function(probe)) for probe in self.probes]
+        for mine, theirs in zip(sums[0], sums[-1], strict=True):
+            exact += sum((g @ theirs[name] for name, g in mine.items()), start=found.new_zeros(()))
+        self._compare(list(left.gradient), found, exact / self.r, found.new_tensor(self._joint_scale()))
+
+    def _by_function(self, probe: Probe) -> Sequence[dict[str, Tensor]]:
+        values = generic.outputs(probe.model, self.spec.output, probe.inputs)
+        found = []
+        for c in range(self.r):
+            cotangent = torch.zeros_like(values)
+            cotangent[:, c] = probe.weights[0].to(values)
+            found.append(probe.gradients(values, cotangent, retain=True))
+        return found
+
+    def _joint_scale(self) -> float:
+        return (self._scales[0] * self._scales[-1]) ** 0.5
+
+    def _compare(self, names: Sequence[str], found: Tensor, exact: Tensor, size: Tensor) -> None:
+        if not bool(torch.isfinite(found) & torch.isfinite(exact)):
+            return  # not finite: refused by name when the result is complete
+        error = float((found - exact).abs())
+        if error > self.tolerance * float(size):
+            raise CheckFailed(names, f"off by {error / max(float(size), 1e-300):.1e} of its size")
+
+
+def reroute(spec: TangentSpec, inputs: Inputs, failure: CheckFailed) -> None:
+    """Send the parameters that failed to the generic route, or from ``vmap`` there to the loop.
+
+    Raises:
+        TangentError: if they failed on the loop, which is plain autograd sample by sample.
+    """
+    recipe = spec.recipes[inputs.signature()]
+    if all(name in recipe.loops for name in failure.names):
+        model = spec.ref.model
+        places = ", ".join(f"{name!r} of {module_of(model, name)}" for name in failure.names[:4])
+        raise TangentError(
+            f"the gradients of {type(model).__name__}'s samples do not add up to that of the batch for {places} "
+            f"({failure.reason}): are its samples coupled or its gradients random?"
+        )
+    names = [name for name in failure.names if name not in recipe.loops]
+    structured = [name for name in names if recipe.uses[name] is not None]
+    without_structure(spec, inputs, structured or names, f"failed the check ({failure.reason})")
+
+
+def refuse_not_finite(spec: TangentSpec, inputs: Inputs, samples: Tensor) -> None:
+    """Name the parameters and samples whose gradient is not finite, if any.
+
+    Args:
+        spec: the network, outputs and parameters.
+        inputs: the samples.
+        samples: which of them to look at.
+
+    Raises:
+        TangentError: if a gradient is not finite.
+    """
+    bad: dict[str, list[int]] = {}
+    with spec.ref.session() as model:
+        for i in samples.tolist()[:8]:
+            rows = generic.rows(model, spec, spec.parameters.blocks, inputs.slice(i, i + 1), by_loop=True)[0]
+            for block in spec.parameters.blocks:
+                if not bool(torch.isfinite(rows[:, block.start : block.stop]).all()):
+                    bad.setdefault(block.name, []).append(i)
+    if not bad:
+        return
+    model = spec.ref.model
+    name, where = next(iter(bad.items()))
+    others = f" and {len(bad) - 1} more parameters" if len(bad) > 1 else ""
+    more = " and more" if len(samples) > len(where) and len(where) == 8 else ""
+    raise TangentError(
+        f"the gradients of {type(model).__name__} are not finite: {name!r} of {module_of(model, name)}{others}, at "
+        f"samples {where}{more}. Look for NaN or infinite inputs or weights, or a derivative that does not exist there"
+    )
+

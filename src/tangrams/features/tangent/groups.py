@@ -1,0 +1,466 @@
+r"""How a layer's inner products are computed: what is held per sample, and what it adds to a tile.
+
+n samples, r functions, T positions, i inputs, o outputs. A group is a route for some parameters; its factors are what
+one set of samples leaves behind.
+
+=============  =======================================  ==========================  ===========
+route          adds                                     multiply-adds               floats held
+=============  =======================================  ==========================  ===========
+structured     (A Aᵀ + 1) ⊙ G Gᵀ                        ½n²i + ½n²r²o               ni + nro
+identity       δ_cd (A Aᵀ + 1)                          ½n²i                        ni
+pairs          Σ_ts ⟨a_t, a_s⟩ ⟨g_t, g_s⟩               ½n²T²(i + r²o)              nT(i + ro)
+materialised   J Jᵀ                                     nrTio + ½n²r²io             nrio
+tokens         Σ_{t,s: same token} ⟨g_t, g_s⟩           ½n²r²Vd                     nT(1 + rd)
+=============  =======================================  ==========================  ===========
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tangrams.features.parameters import Block
+from tangrams.features.tangent.consumers.base import Consumer
+from tangrams.features.tangent.consumers.linear import Linear
+from tangrams.features.tangent.consumers.lookup import Lookup, add_tokens
+from tangrams.features.tangent.tile import Tile
+
+Allocate = Callable[..., Tensor]
+"""``(*shape) -> Tensor``, uninitialised, in the dtype that inner products are summed in."""
+
+_CHUNK = 1 << 22
+"""Numbers in a temporary of the pair and token contractions."""
+
+
+class Factors(ABC):
+    """What some samples leave behind for one group of parameters."""
+
+    @abstractmethod
+    def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        """Keep the batch of samples at ``where``: arranged gradients of function c by consumer."""
+
+    @abstractmethod
+    def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
+        """Add the inner products of samples ``rows`` here with samples ``columns`` of ``other``."""
+
+    @abstractmethod
+    def norms(self, rows: slice) -> Tensor:
+        """Squared norms of the samples ``rows``: ``(r, P)``."""
+
+    def quadratic(self, weights: Tensor) -> Tensor:
+        """``Σ w_ic w_jd ⟨J_ic, J_jd⟩`` over the first samples: weights ``(r, k)``, contracted as for a tile."""
+        r, k = weights.shape
+        out = weights.new_zeros(r * k, r * k)
+        tile = Tile(out, r, False, False, torch.empty_like(out).view(-1))
+        self.add(self, slice(0, k), slice(0, k), tile)
+        return weights.reshape(-1) @ out @ weights.reshape(-1)
+
+
+@dataclass(frozen=True)
+class Group(ABC):
+    """A route for some parameters.
+
+    Attributes:
+        blocks: the parameters.
+        consumers: numbers of the graph nodes that it reads.
+    """
+
+    blocks: tuple[Block, ...]
+    consumers: tuple[int, ...]
+    route = ""
+
+    @abstractmethod
+    def floats(self, r: int) -> int:
+        """Numbers held per sample."""
+
+    @abstractmethod
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """Room for n samples."""
+
+    def pieces(self, count: int) -> Sequence[Group]:
+        """The group cut into about ``count`` parts that can be computed one after another."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Structured(Group):
+    """A linear layer at one position per sample, with or without its bias.
+
+    Attributes:
+        bias: whether the bias is in it.
+        in_features: i.
+        out_features: o.
+    """
+
+    bias: bool
+    in_features: int
+    out_features: int
+    route = "structured"
+
+    def floats(self, r: int) -> int:
+        """``i + r o``."""
+        return self.in_features + r * self.out_features
+
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """A and G."""
+        return _StructuredFactors(self, allocate(n, self.in_features), allocate(r, n, self.out_features))
+
+
+class _StructuredFactors(Factors):
+    def __init__(self, group: Structured, inputs: Tensor, gradients: Tensor) -> None:
+        self.group, self.inputs, self.gradients = group, inputs, gradients
+
+    def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        (k,) = self.group.consumers
+        if function == 0:
+            self.inputs[where] = _linear(consumers[k]).inputs[:, 0]
+        self.gradients[function, where] = gradients[k][:, 0]
+
+    def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
+        assert isinstance(other, _StructuredFactors)  # both sides come from one recipe
+        weight = self.inputs[rows] @ other.inputs[columns].mT
+        if self.group.bias:
+            weight += 1
+        tile.add_weighted(weight, self.gradients[:, rows], other.gradients[:, columns])
+
+    def norms(self, rows: slice) -> Tensor:
+        inputs, gradients = self.inputs[rows], self.gradients[:, rows]
+        return (torch.linalg.vecdot(inputs, inputs) + float(self.group.bias)) * torch.linalg.vecdot(gradients, gradients)
+
+
+@dataclass(frozen=True)
+class Identity(Group):
+    """The last linear layer when every output is a function: its output gradient is the identity.
+
+    Attributes:
+        bias: whether the bias is in it.
+        in_features: i.
+    """
+
+    bias: bool
+    in_features: int
+    route = "identity"
+
+    def floats(self, r: int) -> int:
+        """``i``."""
+        return self.in_features
+
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """A."""
+        return _IdentityFactors(self, allocate(n, self.in_features), r)
+
+
+class _IdentityFactors(Factors):
+    def __init__(self, group: Identity, inputs: Tensor, r: int) -> None:
+        self.group, self.inputs, self.r = group, inputs, r
+
+    def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        if function == 0:
+            self.inputs[where] = _linear(consumers[self.group.consumers[0]]).inputs[:, 0]
+
+    def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
+        assert isinstance(other, _IdentityFactors)  # both sides come from one recipe
+        weight = self.inputs[rows] @ other.inputs[columns].mT
+        if self.group.bias:
+            weight += 1
+        tile.add_same_function(weight)
+
+    def norms(self, rows: slice) -> Tensor:
+        inputs = self.inputs[rows]
+        return (torch.linalg.vecdot(inputs, inputs) + float(self.group.bias)).expand(self.r, -1)
+
+
+@dataclass(frozen=True)
+class Pairs(Group):
+    """A linear layer at few positions per sample: inner products over pairs of positions.
+
+    Attributes:
+        bias: whether the bias is in it.
+        positions: T.
+        in_features: i.
+        out_features: o.
+    """
+
+    bias: bool
+    positions: int
+    in_features: int
+    out_features: int
+    route = "pairs"
+
+    def floats(self, r: int) -> int:
+        """``T (i + r o)``."""
+        return self.positions * (self.in_features + r * self.out_features)
+
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """A and G at every position."""
+        t = self.positions
+        return _PairFactors(self, allocate(n, t, self.in_features), allocate(r, n, t, self.out_features))
+
+
+class _PairFactors(Factors):
+    def __init__(self, group: Pairs, inputs: Tensor, gradients: Tensor) -> None:
+        self.group, self.inputs, self.gradients = group, inputs, gradients
+
+    def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        (k,) = self.group.consumers
+        if function == 0:
+            self.inputs[where] = _linear(consumers[k]).inputs
+        self.gradients[function, where] = gradients[k]
+
+    def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
+        assert isinstance(other, _PairFactors)  # both sides come from one recipe
+        t = self.group.positions
+        right, theirs = other.inputs[columns], other.gradients[:, columns]
+        wide = right.shape[0]
+        step = max(1, _CHUNK // max(1, t * t * wide))
+        for start in range(rows.start, rows.stop, step):
+            stop = min(start + step, rows.stop)
+            inputs = self.inputs[start:stop].flatten(0, 1) @ right.flatten(0, 1).mT
+            if self.group.bias:
+                inputs += 1
+            lo, hi = start - rows.start, stop - rows.start
+            for c in range(tile.r):
+                mine = self.gradients[c, start:stop].flatten(0, 1)
+                for d in [c] if tile.folds else range(tile.r):
+                    pairs = (mine @ theirs[d].flatten(0, 1).mT).mul_(inputs)
+                    share = pairs.view(hi - lo, t, wide, t).sum((1, 3))
+                    if tile.folds:
+                        tile.out[lo:hi].add_(share, alpha=1 / tile.r)
+                    else:
+                        down, across = c * tile.height, d * tile.width
+                        tile.out[down + lo : down + hi, across : across + wide] += share
+
+    def norms(self, rows: slice) -> Tensor:
+        inputs = self.inputs[rows] @ self.inputs[rows].mT + float(self.group.bias)
+        return torch.stack([((g @ g.mT) * inputs).sum((1, 2)) for g in self.gradients[:, rows]])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter of a materialised group.
+
+    Attributes:
+        start: its first column there.
+        stop: one past its last.
+        uses: (consumer, slot) pairs whose rows add up.
+        channels: the output channels that are computed; None for all.
+    """
+
+    start: int
+    stop: int
+    uses: tuple[tuple[int, int], ...]
+    channels: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Materialised(Group):
+    """Per-sample gradients themselves, one function at a time straight into place.
+
+    Attributes:
+        parts: one per parameter.
+        splits: output channels that the only part can be cut into; 0 if it cannot.
+    """
+
+    parts: tuple[Part, ...]
+    splits: int = 0
+    route = "materialised"
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.parts[-1].stop
+
+    def floats(self, r: int) -> int:
+        """``r · width``."""
+        return r * self.width
+
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """J."""
+        return _DenseFactors(self, allocate(r, n, self.width))
+
+    def pieces(self, count: int) -> Sequence[Group]:
+        """By output channels where the layer has them, by parameters otherwise."""
+        if self.splits and count > 1:
+            count = min(count, self.splits)
+            (part,) = self.parts
+            each = (part.stop - part.start) // self.splits
+            edges = [self.splits * k // count for k in range(count + 1)]
+            return [
+                replace(self, parts=(replace(part, stop=(b - a) * each, channels=(a, b)),), splits=0)
+                for a, b in zip(edges, edges[1:], strict=False)
+            ]
+        if len(self.parts) > 1 and count > 1:
+            return [
+                replace(
+                    self,
+                    blocks=(block,),
+                    parts=(replace(part, start=0, stop=part.stop - part.start),),
+                    consumers=tuple(k for k, _ in part.uses),
+                )
+                for block, part in zip(self.blocks, self.parts, strict=True)
+            ]
+        return (self,)
+
+
+class _DenseFactors(Factors):
+    def __init__(self, group: Materialised | Generic, rows: Tensor) -> None:
+        self.group, self.rows = group, rows
+
+    def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        assert isinstance(self.group, Materialised)  # the generic route fills all functions at once
+        target = self.rows[function, where]
+        if len(self.group.parts) == 1:
+            self._part(self.group.parts[0], target, consumers, gradients)
+            return
+        for part in self.group.parts:
+            rows = target.new_empty(target.shape[0], part.stop - part.start)
+            self._part(part, rows, consumers, gradients)
+            target[:, part.start : part.stop] = rows
+
+    @staticmethod
+    def _part(part: Part, out: Tensor, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        if len(part.uses) == 1:
+            ((k, slot),) = part.uses
+            gradient = gradients[k]
+            if part.channels is not None:
+                gradient = consumers[k].split(gradient, *part.channels)
+            consumers[k].native_rows(slot, gradient, out)
+            return
+        add_uses(part.uses, out, consumers, gradients)
+
+    def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
+        assert isinstance(other, _DenseFactors)  # both sides come from one recipe
+        tile.add(self.rows[:, rows], other.rows[:, columns])
+
+    def norms(self, rows: slice) -> Tensor:
+        return torch.linalg.vecdot(self.rows[:, rows], self.rows[:, rows])
+
+    def quadratic(self, weights: Tensor) -> Tensor:
+        """``‖Jᵀ w‖²``."""
+        r, k = weights.shape
+        total = self.rows.new_zeros(self.rows.shape[2])
+        for c in range(r):
+            total.addmv_(self.rows[c, :k].mT, weights[c])
+        return total @ total
+
+
+def add_uses(
+    uses: Sequence[tuple[int, int]], out: Tensor, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]
+) -> None:
+    """Write a parameter's rows, in its own order, summed over its uses."""
+    if not uses:
+        out.zero_()
+        return
+    for number, (k, slot) in enumerate(uses):
+        target = out if number == 0 else torch.empty_like(out)
+        consumers[k].rows(slot, gradients[k], target)
+        if number:
+            out += target
+
+
+@dataclass(frozen=True)
+class Tokens(Group):
+    """A large embedding table: gradients are kept by token, and gathered for the tokens that occur.
+
+    Attributes:
+        positions: T.
+        features: d.
+        vocabulary: V.
+    """
+
+    positions: int
+    features: int
+    vocabulary: int
+    route = "tokens"
+
+    def floats(self, r: int) -> int:
+        """``T (2 + r d)``."""
+        return self.positions * (2 + r * self.features)
+
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """Tokens and G."""
+        gradients = allocate(r, n, self.positions, self.features)
+        tokens = torch.empty(n, self.positions, dtype=torch.int64, device=gradients.device)
+        return _TokenFactors(self, tokens, gradients)
+
+
+class _TokenFactors(Factors):
+    def __init__(self, group: Tokens, tokens: Tensor, gradients: Tensor) -> None:
+        self.group, self.tokens, self.gradients = group, tokens, gradients
+
+    def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
+        (k,) = self.group.consumers
+        lookup = consumers[k]
+        assert isinstance(lookup, Lookup)  # the recipe put it here
+        if function == 0:
+            self.tokens[where] = lookup.tokens
+        self.gradients[function, where] = gradients[k]
+
+    def _gathered(self, rows: slice, used: Tensor, first: int, last: int) -> Tensor:
+        tokens = torch.searchsorted(used, self.tokens[rows].contiguous())
+        known = used[tokens.clamp_max(len(used) - 1)] == self.tokens[rows]
+        tokens = torch.where(known & (tokens >= first) & (tokens < last), tokens - first, -1)
+        gradients = self.gradients[:, rows]
+        out = gradients.new_empty(gradients.shape[0], gradients.shape[1], (last - first) * self.group.features)
+        for c, gradient in enumerate(gradients):
+            add_tokens(tokens, gradient, last - first, out[c])
+        return out
+
+    def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
+        assert isinstance(other, _TokenFactors)  # both sides come from one recipe
+        mine, theirs = torch.unique(self.tokens[rows]), torch.unique(other.tokens[columns])
+        used = mine[torch.isin(mine, theirs) & (mine >= 0)]
+        height, width = self.gradients[:, rows].shape[1], other.gradients[:, columns].shape[1]
+        step = max(1, _CHUNK // max(1, tile.r * (height + width) * self.group.features))
+        same = other is self and rows == columns
+        for first in range(0, len(used), step):
+            last = min(first + step, len(used))
+            left = self._gathered(rows, used, first, last)
+            tile.add(left, left if same else other._gathered(columns, used, first, last))
+
+    def norms(self, rows: slice) -> Tensor:
+        tokens = self.tokens[rows]
+        same = (tokens[:, :, None] == tokens[:, None, :]) & (tokens >= 0)[:, :, None]
+        return torch.stack([((g @ g.mT) * same).sum((1, 2)) for g in self.gradients[:, rows]])
+
+
+@dataclass(frozen=True)
+class Generic(Group):
+    """Parameters used in a way that no reader understands: per-sample gradients by ``torch.func`` or a loop.
+
+    Attributes:
+        by_loop: whether ``torch.func`` cannot run this network.
+    """
+
+    by_loop: bool = False
+
+    @property
+    def route(self) -> str:  # type: ignore[override]
+        """Which of the two."""
+        return "loop" if self.by_loop else "vmap"
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return sum(block.numel for block in self.blocks)
+
+    def floats(self, r: int) -> int:
+        """``r · width``."""
+        return r * self.width
+
+    def factors(self, n: int, r: int, allocate: Allocate) -> Factors:
+        """J."""
+        return _DenseFactors(self, allocate(r, n, self.width))
+
+    def pieces(self, count: int) -> Sequence[Group]:
+        """By parameters."""
+        return [replace(self, blocks=(block,)) for block in self.blocks] if count > 1 else (self,)
+
+
+def _linear(consumer: Consumer) -> Linear:
+    assert isinstance(consumer, Linear)  # the recipe put it here
+    return consumer
