@@ -99,68 +99,79 @@ def target_errors(
 
 
 @dataclass(frozen=True)
-class FlipCalibration:
-    """What margins known wrong labels get, and so how many of the suspects are real.
+class LabelCalibration:
+    r"""How many suspects are real: what known wrong and known right labels get from the same model.
 
-    With R(t) the share of flipped labels whose margin is at most t and N(t) the number of given labels whose margin is,
-    N(t) counts E R(t) real errors and some correct labels, whatever the unknown number E of errors is. So E is at most
-    N(t) / R(t) for every t; the smallest of these bounds is the estimate of E, and the precision among the first N
-    suspects is E R / N. It is the class-prior estimate of learning from positive and unlabelled samples, and an upper
-    bound where correct but ambiguous samples get margins as bad as flips.
+    With R the share of flipped labels whose margin is at most t, Q the share of right ones, and N the number of given
+    labels whose margin is, :math:`N(t) = E R(t) + (n - E) Q(t)` at t = 0 gives the number E of wrong labels, and the
+    precision among the first k suspects is :math:`1 - (n - E) Q(t_k) / k`.
+
+    Flips alone cannot say it: the network has learned its features with the wrong labels, so that those get milder
+    margins than labels flipped afterwards; and what a model without the label prefers does not depend on the label. So
+    the right labels are held-out ones, taken as right: errors among them make the estimate too low.
 
     Attributes:
         margins: of the labels as given, sorted: ``(n,)``.
-        flipped: margins of labels flipped on purpose, sorted: ``(f,)``.
+        flipped: of labels flipped on purpose, sorted: ``(f,)``.
+        held_out: of held-out samples with their own labels, sorted: ``(m,)``.
     """
 
     margins: Float[Tensor, "n"]
     flipped: Float[Tensor, "f"]
+    held_out: Float[Tensor, "m"]
 
-    MIN_RECALL = 0.1
-    """Thresholds that find fewer flips than this say nothing about E."""
+    def recall(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+        """R at the margin of the ``counts``-th suspect: the share of wrong labels found among the first so many."""
+        return _share_below(self.flipped, self.margins[counts - 1])
 
-    def recall(self, threshold: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
-        """R(t)."""
-        found = torch.searchsorted(self.flipped, threshold, right=True)
-        return found / len(self.flipped)
+    def false_alarms(self, counts: Int[Tensor, "k"]) -> Int[Tensor, "k"]:
+        """How many held-out labels are as suspect as the ``counts``-th."""
+        return torch.searchsorted(self.held_out, self.margins[counts - 1], right=True)
 
     def num_errors(self) -> float:
         """E, the estimated number of wrong labels."""
-        recall = self.recall(self.margins)
-        counts = torch.arange(1, len(self.margins) + 1, dtype=recall.dtype)
-        usable = recall >= self.MIN_RECALL
-        return float((counts[usable] / recall[usable]).min()) if bool(usable.any()) else 0.0
+        n = len(self.margins)
+        zero = torch.zeros(1, dtype=self.margins.dtype)
+        flagged, recall, alarm = (
+            float(_share_below(values, zero)) for values in (self.margins, self.flipped, self.held_out)
+        )
+        return n * min(max((flagged - alarm) / (recall - alarm), 0.0), 1.0) if recall > alarm else 0.0
 
     def precision(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
         """The estimated share of wrong labels among the first ``counts`` suspects."""
-        recall = self.recall(self.margins[counts - 1])
-        return (self.num_errors() * recall / counts).clamp(0, 1)
+        right = len(self.margins) - self.num_errors()
+        rate = self.false_alarms(counts).to(self.margins.dtype) / len(self.held_out)
+        return (1 - right * rate / counts).clamp(0, 1)
 
-    def intervals(
-        self, counts: Int[Tensor, "k"], *, repeats: int = 200, level: float = 0.95, seed: int = 0
-    ) -> Float[Tensor, "k 2"]:
-        """Bootstrap intervals of :meth:`precision`, over the flips and over the samples."""
-        generator = torch.Generator().manual_seed(seed)
-        found = []
-        for _ in range(repeats):
-            draw = FlipCalibration(*(_resample(values, generator) for values in (self.margins, self.flipped)))
-            recall = self.recall(self.margins[counts - 1])
-            found.append((draw.num_errors() * recall / counts).clamp(0, 1))
-        tail = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        return torch.stack(found).to(torch.float64).quantile(tail, dim=0).mT
+    def intervals(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k 2"]:
+        """95 % Wilson intervals of the false alarms, carried to :meth:`precision`."""
+        right = len(self.margins) - self.num_errors()
+        rates = torch.tensor([wilson_interval(int(k), len(self.held_out)) for k in self.false_alarms(counts)])
+        return (1 - right * rates.flip(1).to(self.margins.dtype) / counts[:, None]).clamp(0, 1)
 
 
-def calibrate_by_flips(
+def wilson_interval(successes: float, total: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share; (0, 1) without observations."""
+    if total == 0:
+        return 0.0, 1.0
+    z, share = 1.959964, successes / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def calibrate_label_errors(
     spectrum: GramSpectrum,
     labels: Int[Tensor, "n"],
     num_classes: int,
     errors: LabelErrors,
+    held_out_margins: Float[Tensor, "m"],
     *,
     fraction: float = 0.01,
     repeats: int = 20,
     seed: int = 0,
-) -> FlipCalibration:
-    """Flip the labels of a known share of trusted samples and read what margins they get, in closed form.
+) -> LabelCalibration:
+    """Read what margins known wrong labels get by flipping a known share of trusted ones, in closed form.
 
     Trusted are the samples that are not suspect. Each flip goes to a class drawn evenly from the others; the features
     are those of the network as it is, they are not learned again with the flipped labels.
@@ -170,6 +181,7 @@ def calibrate_by_flips(
         labels: class indices as given.
         num_classes: C.
         errors: the judgement to calibrate, by :func:`label_errors`.
+        held_out_margins: margins that the same model gives held-out samples' own labels.
         fraction: share of all samples flipped at a time.
         repeats: how often.
         seed: fixes which and to what.
@@ -180,7 +192,7 @@ def calibrate_by_flips(
     _check(spectrum, labels, num_classes)
     (trusted,) = torch.nonzero(~errors.flagged, as_tuple=True)
     if len(trusted) < 2:
-        raise ValueError(f"calibrate_by_flips has {len(trusted)} trusted samples to flip: every label is suspect")
+        raise ValueError(f"calibrate_label_errors has {len(trusted)} trusted labels to flip: every one is suspect")
     generator = torch.Generator().manual_seed(seed)
     size = min(max(1, round(fraction * len(labels))), len(trusted))
     flipped = []
@@ -192,7 +204,9 @@ def calibrate_by_flips(
         Y = one_hot(changed, num_classes)
         scores = (Y - spectrum.loo_residuals(Y, errors.delta))[index]
         flipped.append(label_margins(scores, changed[index]))
-    return FlipCalibration(errors.score.sort().values, torch.cat(flipped).sort().values)
+    return LabelCalibration(
+        errors.score.sort().values, torch.cat(flipped).sort().values, held_out_margins.to(torch.float64).sort().values
+    )
 
 
 def neighbour_votes(
@@ -212,8 +226,9 @@ def neighbour_votes(
     return torch.cat(votes)
 
 
-def _resample(values: Tensor, generator: torch.Generator) -> Tensor:
-    return values[torch.randint(len(values), (len(values),), generator=generator)].sort().values
+def _share_below(values: Tensor, threshold: Tensor) -> Tensor:
+    """The share of sorted values that are at most each threshold."""
+    return torch.searchsorted(values, threshold, right=True).to(values.dtype) / max(len(values), 1)
 
 
 def _check(spectrum: GramSpectrum, labels: Tensor, num_classes: int) -> None:

@@ -1,0 +1,99 @@
+"""The embedded default: a small network that has memorised handwritten digits, planted mistakes included."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tangrams.data.digits import PlantedSplit, digits
+from tangrams.features.inputs import as_inputs
+from tangrams.study.material import Truth
+from tangrams.study.progress import Advance
+from tangrams.study.training import train_classifier
+
+
+def small_cnn(*, channels: int = 1, side: int = 8, num_classes: int = 10, seed: int = 0) -> nn.Sequential:
+    """Two convolutions (16, 32), a pooling, two dense layers (64, classes): 38 282 parameters on 8 × 8 digits.
+
+    The global random state is left as it was.
+
+    Args:
+        channels: of the images.
+        side: their height and width.
+        num_classes: outputs.
+        seed: fixes the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * (side // 2) ** 2, 64),
+            nn.ReLU(),
+            nn.Linear(64, num_classes),
+        )
+
+
+@dataclass(frozen=True)
+class TrainedDefault:
+    """A network together with all that a study of it can use.
+
+    Attributes:
+        model: trained, in eval mode.
+        initial_weights: before training.
+        data: the digits and the truth about them.
+        seed: fixes split, mistakes, weights and order.
+        kind: how the wrong labels were drawn.
+    """
+
+    model: nn.Module
+    initial_weights: dict[str, Tensor]
+    data: PlantedSplit
+    seed: int
+    kind: str
+
+    @property
+    def truth(self) -> Truth:
+        """What was planted."""
+        train = self.data.train
+        return Truth(train.wrong, train.original_labels, train.duplicate_pairs, self.kind)  # type: ignore[arg-type]
+
+    def retrain(self, index: Tensor) -> nn.Module:
+        """A fresh network, trained in the same way from the same weights on the training samples at ``index``."""
+        return self.retrain_from(self.initial_weights, index, self.seed)
+
+    def retrain_from(self, weights: Mapping[str, Tensor], index: Tensor, seed: int) -> nn.Module:
+        """The same from other weights and in another order of the samples."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(dict(weights))
+        train = self.data.train
+        return train_classifier(model, as_inputs(train.inputs[index]), train.labels[index], seed=seed)
+
+
+def trained_default(
+    seed: int = 0,
+    *,
+    confusable: Mapping[int, int | Sequence[int]] | None = None,
+    advance: Advance | None = None,
+) -> TrainedDefault:
+    """Plant mistakes in the digits and train the small network until it has memorised them.
+
+    Args:
+        seed: fixes everything.
+        confusable: class → what it is mistaken for; None: wrong labels of any other class.
+        advance: told how far training has come.
+    """
+    data = digits(confusable=confusable, seed=seed)
+    model = small_cnn(seed=seed)
+    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train_classifier(model, as_inputs(data.train.inputs), data.train.labels, seed=seed, advance=advance)
+    kind = "uniform" if confusable is None else "confusable"
+    return TrainedDefault(model, initial, data, seed, kind)

@@ -1,0 +1,156 @@
+"""Section 3: which labels look wrong? Margins of a model that did not see them, and how many finds are real."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from tangrams.lens.label_errors import LabelErrors, calibrate_label_errors, label_margins, neighbour_votes
+from tangrams.study.estimates import bootstrap, estimate, score, share
+from tangrams.study.material import Material, Truth
+
+MOST = 500
+"""Suspects written to study.json at most."""
+COUNTS = (10, 20, 50, 100, 200, 500)
+"""Counts for which a precision is estimated, beside that of all suspects."""
+
+
+def measure(material: Material) -> dict[str, Any]:
+    """Suspects, the estimated precision of every count, and the truth where errors were planted."""
+    errors, train = material.errors, material.problem.train
+    return {
+        "state": "measured",
+        "method": "leave-one-out",
+        "delta": errors.delta,
+        "count": errors.count,
+        "of": len(train),
+        "suspects": [_suspect(material, int(i)) for i in errors.order[: min(max(errors.count, 12), MOST)]],
+        "precision": _precision(material) if material.problem.task == "classification" else [],
+        "planted": None if material.truth is None else _planted(material, material.truth),
+    }
+
+
+def rankings(material: Material) -> dict[str, Tensor]:
+    """Method → how suspect each label is, larger is more suspect; ours first, then the baselines."""
+    problem = material.problem
+    train = problem.train
+    assert train.targets is not None
+    scores = {"closed-form leave-one-out": -material.errors.score}
+    if problem.task == "classification":
+        scores["loss ranking"] = torch.nn.functional.cross_entropy(train.outputs, train.targets, reduction="none")
+        flat = train.flat_inputs()
+        if flat is not None:
+            scores["input neighbours"] = -neighbour_votes(flat, train.targets)
+    else:
+        residual = material.targets - problem.standardised_outputs(train)
+        scores["loss ranking"] = residual.square().sum(1)
+    if material.initial is not None:
+        scores["untrained network's kernel"] = -material.judge(material.initial).score
+    return scores
+
+
+def share_found(scores: Tensor, wrong: Tensor, fraction: float = 0.1) -> Tensor:
+    """For each planted error whether it is among the most suspect ``fraction``: ``(number planted,)``, bool."""
+    most = scores.argsort(descending=True, stable=True)[: round(fraction * len(scores))]
+    among = torch.zeros(len(scores), dtype=torch.bool)
+    among[most] = True
+    return among[wrong]
+
+
+def _suspect(material: Material, i: int) -> dict[str, Any]:
+    errors, train = material.errors, material.problem.train
+    assert train.targets is not None
+    row: dict[str, Any] = {"id": train.id(i), "score": float(errors.score[i])}
+    similarity = material.kernel.gram[i].clone()
+    similarity[i] = -torch.inf
+    similarity[errors.flagged] = -torch.inf
+    if material.problem.task == "classification":
+        suggested = int(errors.suggested[i])
+        row |= {"given": int(train.targets[i]), "suggested": suggested}
+        similarity[train.targets != suggested] = -torch.inf
+    else:
+        scale, mean = material.problem.scale[0], material.problem.mean[0]
+        row |= {"given": float(train.targets[i, 0]), "suggested": float(errors.suggested[i, 0] * scale + mean)}
+    nearest = similarity.topk(min(2, len(train)))
+    row["neighbours"] = [train.id(int(j)) for j in nearest.indices[nearest.values > -torch.inf]]
+    if material.truth is not None:
+        row |= {"planted": bool(material.truth.wrong[i]), "true": int(material.truth.labels[i])}
+    return row
+
+
+def _precision(material: Material) -> list[dict[str, Any]]:
+    errors, problem = material.errors, material.problem
+    train, test = problem.train, problem.test
+    assert train.targets is not None
+    assert test.targets is not None
+    if int((~errors.flagged).sum()) < 2:
+        return []
+    held_out = label_margins(material.cleanup(errors.delta), test.targets)
+    calibration = calibrate_label_errors(
+        material.kernel.spectrum, train.targets, len(problem.classes), errors, held_out, seed=material.seed
+    )
+    counts = torch.tensor(sorted({k for k in (*COUNTS, errors.count) if 0 < k <= len(train)}))
+    how = "95 % Wilson of the false alarms on test labels, taken as right"
+    return [
+        {
+            "count": int(k),
+            "precision": estimate(float(p), [min(float(low), float(p)), max(float(high), float(p))], how),
+            "recall": estimate(float(r), None, f"{len(calibration.flipped)} flips, features not learned again"),
+        }
+        for k, p, (low, high), r in zip(
+            counts,
+            calibration.precision(counts),
+            calibration.intervals(counts),
+            calibration.recall(counts),
+            strict=True,
+        )
+    ]
+
+
+def _planted(material: Material, truth: Truth) -> dict[str, Any] | None:
+    wrong = truth.wrong
+    if not bool(wrong.any()):
+        return None
+    errors: LabelErrors = material.errors
+    scores = rankings(material)
+    ours = next(iter(scores))
+
+    def precision_of(name: str) -> Any:
+        values, planted = scores[name].numpy(), wrong.numpy()
+
+        def of(index: Tensor) -> float:
+            rows = index.numpy()
+            if not planted[rows].any():
+                return float("nan")
+            return float(average_precision_score(planted[rows], values[rows]))
+
+        return of
+
+    everyone = torch.arange(len(wrong))
+    chance = float(wrong.double().mean())
+    average = bootstrap(precision_of(ours), len(wrong), seed=material.seed, repeats=100, resampled="training samples")
+    return {
+        "count": int(wrong.sum()),
+        "found_in_count": int((wrong & errors.flagged).sum()),
+        "average_precision": score(
+            average,
+            {name: precision_of(name)(everyone) for name in scores if name != ours} | {"random": chance},
+        ),
+        "top_tenth": score(
+            share(share_found(scores[ours], wrong)),
+            {name: share(share_found(scores[name], wrong)) for name in scores if name != ours} | {"random": 0.1},
+        ),
+        "suggested_right": share(errors.suggested[wrong] == truth.labels[wrong]),
+        "curves": [{"name": name, "baseline": name != ours} | _curve(values, wrong) for name, values in scores.items()],
+    }
+
+
+def _curve(scores: Tensor, wrong: Tensor) -> dict[str, list[float]]:
+    hits = wrong[scores.argsort(descending=True, stable=True)].double().cumsum(0)
+    ranks = torch.arange(1, len(hits) + 1)
+    keep = np.unique(np.round(np.geomspace(1, len(hits), 80)).astype(int)) - 1
+    return {"recall": (hits / hits[-1])[keep].tolist(), "precision": (hits / ranks)[keep].tolist()}
