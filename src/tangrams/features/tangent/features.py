@@ -115,7 +115,7 @@ class TangentFeatures(FeatureMap):
             try:
                 rows = generic.rows_by_vmap(model, self.output, parameters, blocks, inputs)
             except Exception:  # torch.func has no common base of "this network cannot be transformed"
-                rows = generic.rows_by_loop(model, self.output, parameters, blocks, inputs, create_graph=True)
+                rows = generic.differentiable_rows(model, self.output, parameters, blocks, inputs)
         n, r, p = rows.shape
         self.spec.meet(r)
         if not bool(torch.isfinite(rows.detach()).all()):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from tangrams.features.errors import TangentError
 from tangrams.features.inputs import Inputs
 from tangrams.features.outputs import Output, require_graph
 from tangrams.features.parameters import Block
@@ -22,6 +21,10 @@ def outputs(model: nn.Module, output: Output, inputs: Inputs) -> Tensor:
 
 class CannotTransform(Exception):
     """``torch.func`` cannot run this network."""
+
+
+class NoSecondDerivative(Exception):
+    """Reentrant checkpointing: the gradient cannot be differentiated."""
 
 
 def rows(model: nn.Module, spec: TangentSpec, blocks: Sequence[Block], inputs: Inputs, *, by_loop: bool) -> Tensor:
@@ -92,6 +95,16 @@ def rows_by_loop(
     return torch.stack(samples)
 
 
+def differentiable_rows(
+    model: nn.Module, output: Output, parameters: dict[str, nn.Parameter], blocks: Sequence[Block], inputs: Inputs
+) -> Tensor:
+    """Rows by the loop with a graph; without one where the network has no second derivative."""
+    try:
+        return rows_by_loop(model, output, parameters, blocks, inputs, create_graph=True)
+    except NoSecondDerivative:
+        return rows_by_loop(model, output, parameters, blocks, inputs).detach()
+
+
 def gradients(
     value: Tensor,
     weights: list[nn.Parameter],
@@ -109,10 +122,7 @@ def gradients(
         if ".grad()" not in str(error):
             raise
         if create_graph:
-            raise TangentError(
-                f"{type(model).__name__} uses reentrant checkpointing, which has no second derivative: use "
-                "use_reentrant=False, or phi.matrix(x)"
-            ) from error
+            raise NoSecondDerivative from error
         found = _gradients_by_backward(value, weights, model)
     return [
         torch.zeros_like(w) if g is None else g.to_dense() if g.is_sparse else g

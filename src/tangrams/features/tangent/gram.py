@@ -67,13 +67,18 @@ def diag(spec: TangentSpec, inputs: Inputs) -> Tensor:
         with spec.ref.session() as model, spec.workspace.frame() as workspace:
             recipe = recipe_for(spec, model, inputs)
             try:
-                return _norms(spec, model, recipe, inputs, workspace)
+                norms = _norms(spec, model, recipe, inputs, workspace)
+                break
             except Restructured:
                 names = [block.name for block in spec.parameters.blocks]
                 without_structure(spec, inputs, names, "the graph changes from batch to batch")
             except check.CheckFailed as failure:
                 check.reroute(spec, inputs, failure)
-    raise TangentError(f"no route through {type(spec.ref.model).__name__} passed the check against plain autograd")
+    else:
+        raise TangentError(f"no route through {type(spec.ref.model).__name__} passed the check against plain autograd")
+    if not bool(torch.isfinite(norms).all()):
+        check.refuse_not_finite(spec, inputs, (~torch.isfinite(norms)).any(1).nonzero().flatten())
+    return norms
 
 
 def _norms(spec: TangentSpec, model: nn.Module, recipe: Recipe, inputs: Inputs, workspace: Workspace) -> Tensor:

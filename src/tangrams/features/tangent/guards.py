@@ -34,7 +34,8 @@ def independent_and_deterministic(spec: TangentSpec, model: nn.Module, probe: In
             f"the outputs of {name} are random in eval mode{where}: make them deterministic, e.g. pass training="
             "self.training to functional dropout"
         )
-    for order in (torch.tensor([0]), torch.arange(probe.n).roll(2).flip(0)):
+    alone = [torch.tensor([i]) for i in range(probe.n)]
+    for order in (*alone, torch.arange(probe.n).roll(2).flip(0)):
         chosen = probe.take(order)
         try:
             again = values(chosen)

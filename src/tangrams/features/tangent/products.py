@@ -11,6 +11,7 @@ from torch.func import functional_call, jvp
 from tangrams.features.errors import TangentError
 from tangrams.features.inputs import Inputs
 from tangrams.features.tangent import generic
+from tangrams.features.tangent.dense import visit_rows
 from tangrams.features.tangent.recipe import recipe_for
 from tangrams.features.tangent.spec import TangentSpec
 
@@ -40,7 +41,7 @@ def transposed_product(spec: TangentSpec, inputs: Inputs, u: Tensor) -> Tensor:
                     found = generic.gradients((values * cotangent).sum(), parameters, model)
                     out[c, :, j] += _flat(spec, found)
     if not bool(torch.isfinite(out).all()) and bool(torch.isfinite(u).all()):
-        raise TangentError(f"the gradients of {type(spec.ref.model).__name__} are not finite at some samples")
+        _refuse_not_finite(spec, inputs)
     return out.reshape(-1, k) / (math.sqrt(functions) if spec.output.folds else 1)
 
 
@@ -63,6 +64,8 @@ def forward_product(spec: TangentSpec, inputs: Inputs, v: Tensor) -> Tensor | No
         except Exception:  # forward mode has no common base for "no derivative is implemented"
             spec.no_forward_mode.add(key)
             return None
+    if not bool(torch.isfinite(out).all()) and bool(torch.isfinite(v).all()):
+        _refuse_not_finite(spec, inputs)
     few = inputs.slice(0, min(16, inputs.n))
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(few.n, recipe.r, 1, generator=generator).to(out)
@@ -75,6 +78,12 @@ def forward_product(spec: TangentSpec, inputs: Inputs, v: Tensor) -> Tensor | No
         spec.no_forward_mode.add(key)
         return None
     return out
+
+
+def _refuse_not_finite(spec: TangentSpec, inputs: Inputs) -> None:
+    """Look at the rows, which name the samples."""
+    visit_rows(spec, inputs, lambda where, function, rows: None)
+    raise TangentError(f"a product with the gradients of {type(spec.ref.model).__name__} is not finite")
 
 
 def _batches(spec: TangentSpec, inputs: Inputs, floats: int):  # type: ignore[no-untyped-def]

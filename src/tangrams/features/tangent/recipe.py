@@ -124,7 +124,7 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
     parameters = spec.parameters.tensors(model)
     guards.independent_and_deterministic(spec, model, probe)
     values = generic.outputs(model, spec.output, probe)
-    require_graph(values)
+    require_graph(values, type(model).__name__)
     found = find_uses(values, parameters)
     axes = {} if found.reentrant else _axes(found, values)
     uses: dict[str, tuple[tuple[int, int], ...] | None] = {}

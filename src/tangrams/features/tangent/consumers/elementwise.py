@@ -34,8 +34,10 @@ class _Broadcast(Consumer):
         return tuple(d for d, (own, full) in enumerate(zip(self._padded, self.shape, strict=True)) if own != full)
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:
-        """The derivative, where it is not a number."""
+        """The derivative: autograd frees what it saved once it has run."""
         self.axis, self.n, self.dtype = axis, n, dtype
+        (slot,) = self.sources
+        self._derivative = self.derivative(slot)
 
     def derivative(self, slot: int) -> Tensor | float:
         """Of the output with respect to the parameter, elementwise."""
@@ -47,7 +49,7 @@ class _Broadcast(Consumer):
 
     def rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
         """``Σ g · derivative`` over broadcast dimensions."""
-        product = gradient * self.derivative(slot)
+        product = gradient * self._derivative
         first = self.axis.samples_first(product, self.n)
         summed = [1 + d + (d > self.axis.dim) for d in self.dims if d != self.axis.dim]
         summed += [1 + self.axis.dim, 2 + self.axis.dim]
