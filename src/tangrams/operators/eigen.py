@@ -29,7 +29,7 @@ class Eigenpairs(NamedTuple):
 
 
 def eigsh(
-    A: Float[Tensor, "n n"] | LinearOperator,
+    A: Tensor | LinearOperator,
     k: int | None = None,
     *,
     rtol: float = 1e-8,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from linear_operator.operators import LinearOperator
@@ -82,6 +82,22 @@ class FeatureMatrix(OpaqueOperator):
             return self.rows.project(other.sketch)
         return super().matmul(other)
 
+    @overload
+    def __matmul__(self, other: Tensor | TransposedSketchMatrix) -> Tensor: ...
+    @overload
+    def __matmul__(self, other: TransposedFeatureMatrix) -> GramMatrix: ...
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        return self.matmul(other)
+
+    if TYPE_CHECKING:
+
+        @property
+        def mT(self) -> TransposedFeatureMatrix:
+            """Φᵀ."""
+            ...
+
     def _transpose_nonbatch(self) -> TransposedFeatureMatrix:
         return TransposedFeatureMatrix(rows=self.rows)
 
@@ -144,6 +160,22 @@ class TransposedFeatureMatrix(OpaqueOperator):
         if isinstance(other, FeatureMatrix) and other.rows is self.rows:
             return NormalMatrix(rows=self.rows)
         return super().matmul(other)
+
+    @overload
+    def __matmul__(self, other: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, other: FeatureMatrix) -> NormalMatrix: ...
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    def __matmul__(self, other: Tensor | LinearOperator) -> Tensor | LinearOperator:
+        return self.matmul(other)
+
+    if TYPE_CHECKING:
+
+        @property
+        def mT(self) -> FeatureMatrix:
+            """Φ."""
+            ...
 
     def _transpose_nonbatch(self) -> FeatureMatrix:
         return FeatureMatrix(rows=self.rows)

@@ -39,7 +39,7 @@ class Preconditioner:
         inner = self.vectors.mT @ v
         return v + self.vectors @ ((self._ratios() ** power - 1)[:, None] * inner)
 
-    def logdet(self) -> Tensor:
+    def log_determinant(self) -> Tensor:
         """``log det P``."""
         return self._ratios().log().sum()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 import torch
 from linear_operator.operators import LinearOperator
 from torch import Tensor
+
+Op = TypeVar("Op", bound="OpaqueOperator")
 
 
 class OpaqueOperator(LinearOperator):
@@ -29,7 +31,7 @@ class OpaqueOperator(LinearOperator):
         """The entries ``(row[i], col[i])``."""
 
     @abstractmethod
-    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> OpaqueOperator:
+    def _cast(self: Op, dtype: torch.dtype | None, device: torch.device | None) -> Op:
         """The same matrix in another dtype or on another device."""
 
     # -- indexing -----------------------------------------------------------------------------------------------
@@ -126,44 +128,44 @@ class OpaqueOperator(LinearOperator):
 
     # -- casts and copies ---------------------------------------------------------------------------------------
 
-    def to(self, *args: Any, **kwargs: Any) -> LinearOperator:
+    def to(self: Op, *args: Any, **kwargs: Any) -> Op:
         """The same matrix in another dtype or on another device; takes what ``Tensor.to`` takes."""
         device, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
         return self if device is None and dtype is None else self._cast(dtype, device)
 
-    def type(self, dtype: torch.dtype) -> LinearOperator:
+    def type(self: Op, dtype: torch.dtype) -> Op:
         """The same matrix in another dtype."""
         return self.to(dtype=dtype)
 
-    def double(self, device_id: str | None = None) -> LinearOperator:
+    def double(self: Op, device_id: str | None = None) -> Op:
         """The same matrix in float64."""
         return self.to(dtype=torch.float64)
 
-    def float(self, device_id: str | None = None) -> LinearOperator:
+    def float(self: Op, device_id: str | None = None) -> Op:
         """The same matrix in float32."""
         return self.to(dtype=torch.float32)
 
-    def half(self, device_id: str | None = None) -> LinearOperator:
+    def half(self: Op, device_id: str | None = None) -> Op:
         """The same matrix in float16."""
         return self.to(dtype=torch.float16)
 
-    def cpu(self) -> LinearOperator:
+    def cpu(self: Op) -> Op:
         """The same matrix on the CPU."""
         return self.to(device="cpu")
 
-    def cuda(self, device_id: int | None = None) -> LinearOperator:
+    def cuda(self: Op, device_id: int | None = None) -> Op:
         """The same matrix on a CUDA device."""
         return self.to(device="cuda" if device_id is None else f"cuda:{device_id}")
 
-    def clone(self) -> OpaqueOperator:
+    def clone(self: Op) -> Op:
         """Itself: an opaque operator is immutable."""
         return self
 
-    def detach(self) -> OpaqueOperator:
+    def detach(self: Op) -> Op:
         """Itself: nothing here carries a gradient."""
         return self
 
-    def detach_(self) -> OpaqueOperator:
+    def detach_(self: Op) -> Op:
         """Itself: nothing here carries a gradient."""
         return self
 
@@ -175,8 +177,16 @@ class OpaqueOperator(LinearOperator):
 
     def mean(self, dim: int | None = None) -> Tensor:
         """Mean over rows (``dim=0``), over columns (``dim=1``), or of all entries."""
-        total = self.sum(dim)
-        return torch.as_tensor(total) / (self.shape.numel() if dim is None else self.shape[dim])
+        return self.sum(dim) / (self.shape.numel() if dim is None else self.shape[dim])
+
+    def sum(self, dim: int | None = None) -> Tensor:
+        """Sum over rows (``dim=0``), over columns (``dim=1``), or of all entries."""
+        if dim is None:  # the inherited one takes the wrong side of a rectangular matrix
+            return self.sum(1).sum()
+        if dim not in (-2, -1, 0, 1):
+            raise IndexError(f"{type(self).__name__} is 2-D, got dim={dim}")
+        ones = torch.ones(self.shape[dim], dtype=self.dtype, device=self.device)
+        return cast(Tensor, self @ ones if dim % 2 else self.mT @ ones)
 
     def _check_rhs(self, rhs: Tensor, inner: int) -> None:
         if rhs.shape[-2] != inner:
@@ -192,7 +202,7 @@ class OpaqueOperator(LinearOperator):
 
 def fold(rhs: Tensor) -> Tensor:
     """A batch of right-hand sides side by side: ``(*b, m, c)`` → ``(m, b·c)``."""
-    return rhs.movedim(-2, 0).reshape(rhs.shape[-2], -1)
+    return rhs.movedim(-2, 0).reshape(rhs.shape[-2], rhs.shape[:-2].numel() * rhs.shape[-1])
 
 
 def unfold(product: Tensor, rhs: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def _dual(structure: Structure, rows: Rows, ridge: float) -> Direct:
 def _woodbury(structure: Structure, tall: Product, wide: Product, inner: Tensor) -> Direct:
     r"""``(s F Fᵀ + D)⁻¹ = D⁻¹ − s D⁻¹ F (I + s Fᵀ D⁻¹ F)⁻¹ Fᵀ D⁻¹``, given ``inner`` = Fᵀ D⁻¹ F."""
     diagonal = structure.diagonal[:, None]
-    inner.mul_(structure.scale).view(-1)[:: len(inner) + 1] += 1
+    inner.mul_(structure.scale).diagonal().add_(1)
     factor = torch.linalg.cholesky(inner)
 
     def inverse(v: Tensor) -> Tensor:

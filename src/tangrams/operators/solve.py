@@ -21,8 +21,8 @@ _REFINEMENTS = 4
 
 
 def solve(
-    A: Float[Tensor, "n n"] | LinearOperator,
-    b: Float[Tensor, "*batch n"] | Float[Tensor, "*batch n c"],
+    A: Tensor | LinearOperator,
+    b: Tensor,
     *,
     rtol: float = 1e-8,
     memory_budget: int = MEMORY_BUDGET,
@@ -135,7 +135,7 @@ class LogDeterminant(NamedTuple):
 
 
 def logdet(
-    A: Float[Tensor, "n n"] | LinearOperator,
+    A: Tensor | LinearOperator,
     *,
     rtol: float = 1e-3,
     memory_budget: int = MEMORY_BUDGET,
@@ -180,5 +180,5 @@ def logdet(
         forms, change, steps = lanczos_log_quadratic(loop.whitened_product, signs, rtol, max_iterations)
     if not change <= rtol:
         raise ConvergenceError("logdet", change, rtol, steps, "raise max_iterations or the ridge")
-    value = 2 * loop.root.log().sum() + loop.preconditioner.logdet() + forms.mean()
+    value = 2 * loop.root.log().sum() + loop.preconditioner.log_determinant() + forms.mean()
     return LogDeterminant(value.to(A.dtype), (forms.std() / probes**0.5).to(A.dtype))

@@ -57,7 +57,6 @@ class Structure:
 
     def dense(self) -> Tensor:
         """A in float64, the core formed by its own fastest exact route; a fresh tensor."""
-        n = len(self.diagonal)
         if self.core is None:
             return torch.diag(self.diagonal)
         if isinstance(self.core, NormalMatrix):
@@ -65,7 +64,7 @@ class Structure:
         else:
             out = self.core.to_dense().to(torch.float64)
         out = out * self.scale
-        out.view(-1)[:: n + 1] += self.diagonal
+        out.diagonal().add_(self.diagonal)
         return out
 
 

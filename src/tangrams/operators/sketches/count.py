@@ -27,9 +27,9 @@ class CountSketch(Sketch):
         ``(n, p)`` → ``(n, k)``
     """
 
-    def _draw(self, block: int, low: int, high: int, like: Tensor) -> tuple[Tensor, list[int]]:
+    def _draw(self, block: int, low: int, high: int, like: Tensor) -> tuple[Tensor, Tensor]:
         generator = block_generator(self.seed, block)
-        shifts = draw_shifts(self.num_features, generator).tolist()
+        shifts = draw_shifts(self.num_features, generator)
         return draw_signs(high, generator)[low:].to(dtype=like.dtype, device=like.device), shifts
 
     def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:

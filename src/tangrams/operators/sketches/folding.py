@@ -7,11 +7,16 @@ meet with probability 1/size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tangrams.operators.sketches.base import BLOCK
+
+_WIDE = 256
+"""From this size on, moving runs whole beats scattering their entries."""
 
 
 def draw_signs(count: int, generator: torch.Generator) -> Tensor:
@@ -27,7 +32,7 @@ def draw_shifts(size: int, generator: torch.Generator) -> Int64[Tensor, "runs"]:
 def fold_add(
     part: Float[Tensor, "n width"],
     signs: Float[Tensor, "width"],
-    shifts: list[int],
+    shifts: Int64[Tensor, "runs"],
     low: int,
     out: Float[Tensor, "n size"],
 ) -> None:
@@ -40,30 +45,38 @@ def fold_add(
         low: the first column, counted within the block.
         out: ``size`` of the fold, added to in place.
     """
-    for source, target, length in _pieces(low, low + part.shape[1], shifts, out.shape[1]):
+    size = out.shape[1]
+    if size < _WIDE:
+        out.index_add_(1, _targets(low, part.shape[1], shifts, size).to(out.device), part * signs)
+        return
+    for source, target, length in _pieces(low, low + part.shape[1], shifts.tolist(), size):
         piece = slice(source - low, source - low + length)
         out[:, target : target + length].addcmul_(part[:, piece], signs[piece])
 
 
 def unfold_take(
-    u: Float[Tensor, "n size"], signs: Float[Tensor, "width"], shifts: list[int], low: int
+    u: Float[Tensor, "n size"], signs: Float[Tensor, "width"], shifts: Int64[Tensor, "runs"], low: int
 ) -> Float[Tensor, "n width"]:
     """The adjoint of :func:`fold_add`."""
-    out = u.new_empty(u.shape[0], len(signs))
-    for source, target, length in _pieces(low, low + len(signs), shifts, u.shape[1]):
-        piece = slice(source - low, source - low + length)
-        torch.mul(u[:, target : target + length], signs[piece], out=out[:, piece])
-    return out
+    return u[:, _targets(low, len(signs), shifts, u.shape[1]).to(u.device)] * signs
 
 
-def _pieces(low: int, high: int, shifts: list[int], size: int) -> list[tuple[int, int, int]]:
-    """``(column, where it goes, length)`` of each stretch that is moved as a whole."""
-    pieces = []
+def _targets(low: int, width: int, shifts: Int64[Tensor, "runs"], size: int) -> Int64[Tensor, "width"]:
+    """Where each column goes."""
+    column = torch.arange(low, low + width)
+    return (column + shifts[column // size]) % size
+
+
+def _pieces(low: int, high: int, shifts: list[int], size: int) -> Iterator[tuple[int, int, int]]:
+    """Cut columns into stretches that move as a whole.
+
+    Yields:
+        ``(column, where it goes, length)``
+    """
     column = low
     while column < high:
         run, within = divmod(column, size)
         target = (within + shifts[run]) % size
         length = min(high - column, size - within, size - target)
-        pieces.append((column, target, length))
+        yield column, target, length
         column += length
-    return pieces

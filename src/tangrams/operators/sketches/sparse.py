@@ -43,10 +43,10 @@ class SparseSketch(Sketch):
         borders = [g * self.num_features // self.nonzeros for g in range(self.nonzeros + 1)]
         return [slice(a, b) for a, b in pairwise(borders)]
 
-    def _draw(self, block: int, low: int, high: int, like: Tensor) -> Iterator[tuple[slice, Tensor, list[int]]]:
+    def _draw(self, block: int, low: int, high: int, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         generator = block_generator(self.seed, block)
         for group in self._groups():
-            shifts = draw_shifts(group.stop - group.start, generator).tolist()
+            shifts = draw_shifts(group.stop - group.start, generator)
             signs = draw_signs(BLOCK, generator)[low:high].to(dtype=like.dtype, device=like.device)
             yield group, signs * self.nonzeros**-0.5, shifts
 
