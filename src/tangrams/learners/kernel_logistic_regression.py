@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, no_type_check
 
 import numpy as np
-import scipy.linalg
+import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
-from scipy.special import logsumexp
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from tangrams.learners.base import HasGram, as_targets
 from tangrams.learners.kernel_classifier import KernelClassifier, mean_diagonal
+from tangrams.learners.logistic import logistic_coefficients
+from tangrams.operators import eigsh
 
 
 class KernelLogisticRegression(KernelClassifier):
@@ -106,15 +104,14 @@ class KernelLogisticRegression(KernelClassifier):
             raise ValueError(f"{type(self).__name__} expects rank ≥ 1, got {self.rank}")
         unit = mean_diagonal(K)
         eigenvalues, U = leading_eigenpairs(K.numpy() / unit, self.rank)
-        beta, self.intercept_, self.n_iter_, done = logistic_coefficients(
-            U * np.sqrt(eigenvalues), targets, self.C, self.max_iter, self.tol
+        beta, self.intercept_, self.n_iter_ = logistic_coefficients(
+            U * np.sqrt(eigenvalues),
+            targets,
+            penalty=1 / (self.C * len(targets)),
+            max_iter=self.max_iter,
+            tol=self.tol,
+            who=type(self).__name__,
         )
-        if not done:
-            warnings.warn(
-                f"{type(self).__name__} stopped after {self.n_iter_} iterations: raise max_iter, or lower C",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
         self.dual_coef_ = (U / np.sqrt(eigenvalues)) @ beta / unit
         return self
 
@@ -128,37 +125,7 @@ def leading_eigenpairs(
         K: symmetric positive semi-definite.
         rank: how many at most.
     """
-    n = len(K)
-    eigenvalues, U = scipy.linalg.eigh((K + K.T) / 2, subset_by_index=[max(0, n - rank), n - 1])
-    kept = eigenvalues > n * np.finfo(K.dtype).eps * max(float(eigenvalues[-1]), 0.0)
-    return eigenvalues[kept][::-1].copy(), U[:, kept][:, ::-1].copy()
-
-
-def logistic_coefficients(
-    Z: Float[np.ndarray, "n r"], targets: Float[np.ndarray, "n C"], C: float, max_iter: int, tol: float
-) -> tuple[np.ndarray, np.ndarray, int, bool]:
-    """Multinomial logistic regression on rows ``Z`` by L-BFGS: coefficients (r, C), intercepts (C,), steps, done.
-
-    Args:
-        Z: features.
-        targets: rows on the simplex.
-        C: inverse weight of the L2 penalty; intercepts carry none.
-        max_iter: iterations at most.
-        tol: the largest entry of the mean gradient at which it stops.
-    """
-    (n, r), m = Z.shape, targets.shape[1]
-    penalty = 1 / (C * n)
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        beta = parameters[: r * m].reshape(r, m)
-        logits = Z @ beta + parameters[r * m :]
-        log_p = logits - logsumexp(logits, axis=1, keepdims=True)
-        error = (np.exp(log_p) - targets) / n
-        value = -float((targets * log_p).sum()) / n + penalty / 2 * float((beta * beta).sum())
-        return value, np.concatenate([(Z.T @ error + penalty * beta).ravel(), error.sum(0)])
-
-    start = np.zeros(r * m + m)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": max_iter, "gtol": tol, "ftol": 0})
-    # With ftol = 0 a line search that can improve no further also ends it: that is convergence to rounding.
-    done = bool(found.success) or float(abs(found.jac).max()) <= 10 * tol
-    return found.x[: r * m].reshape(r, m), found.x[r * m :], int(found.nit), done
+    pairs = eigsh(torch.from_numpy((K + K.T) / 2), min(rank, len(K)))
+    eigenvalues, U = pairs.values.numpy(), pairs.vectors.numpy()
+    kept = eigenvalues > len(K) * np.finfo(K.dtype).eps * max(float(eigenvalues[0]), 0.0)
+    return eigenvalues[kept], U[:, kept]
