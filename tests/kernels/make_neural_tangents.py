@@ -208,6 +208,19 @@ CASES |= {
 }
 
 
+def add_flow(data: dict[str, np.ndarray]) -> None:
+    """Laws of ensembles of a network trained for a while, and for ever; one output, so that losses agree."""
+    x, new, y = data["vectors/x1"], data["vectors/x2"], np.random.default_rng(1).normal(size=(5, 1))
+    kernel_fn = two_layers(stax.Relu())[2]
+    law = nt.predict.gradient_descent_mse_ensemble(kernel_fn, x, y, learning_rate=0.7, diag_reg=0.0)
+    data["flow/y"] = y
+    for name, t in (("early", 3.0), ("late", None)):
+        for kind in ("ntk", "nngp"):
+            posterior = law(t=t, x_test=new, get=kind, compute_cov=True)
+            data[f"flow/{name}_{kind}_mean"] = np.asarray(posterior.mean)
+            data[f"flow/{name}_{kind}_covariance"] = np.asarray(posterior.covariance)
+
+
 def main() -> None:
     random = np.random.default_rng(0)
     data: dict[str, np.ndarray] = {}
@@ -223,6 +236,7 @@ def main() -> None:
             data[f"{case}/ntk{suffix}"] = np.asarray(kernels.ntk, dtype=np.float64)
         data[f"{case}/inputs"] = np.asarray(inputs)
         print(case, data[f"{case}/ntk"].shape, flush=True)
+    add_flow(data)
     path = Path(__file__).with_name("neural_tangents.npz")
     np.savez_compressed(path, version=np.asarray(nt.__version__), **data)
     print(path.stat().st_size, "bytes")

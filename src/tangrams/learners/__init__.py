@@ -2,13 +2,15 @@
 
 Where to look: :class:`KernelRidge` and :class:`KernelRidgeClassifier` for closed forms and leave-one-out;
 :class:`KernelLogisticRegression` for a surrogate of a classifier, :class:`KernelGLM` for the paper's own;
-:class:`LinearizedRegressor` for what training the linearised network would predict; :class:`FarthestPointClustering`
-with :func:`keep_heads`, :func:`keep_random_members` or :func:`thin_largest` to prune a training set.
+:class:`LinearizedRegressor` for what training the linearised network would predict, :class:`KernelGradientFlow` for
+the same at any time, from any start, and for ensembles; :class:`FarthestPointClustering` with :func:`keep_heads`,
+:func:`keep_random_members` or :func:`thin_largest` to prune a training set.
 All judge their ``X`` in :func:`as_features`.
 """
 
 from tangrams.learners.base import HasGram, KernelMixin, as_features, as_samples, as_targets
 from tangrams.learners.farthest_point import FarthestPointClustering, self_maximal
+from tangrams.learners.kernel_flow import KernelGradientFlow
 from tangrams.learners.kernel_glm import KernelGLM
 from tangrams.learners.kernel_logistic_regression import KernelLogisticRegression
 from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier
@@ -19,6 +21,7 @@ __all__ = [
     "FarthestPointClustering",
     "HasGram",
     "KernelGLM",
+    "KernelGradientFlow",
     "KernelLogisticRegression",
     "KernelMixin",
     "KernelRidge",
