@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tangrams.features.model_ref import ModelRef
+
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FEW = 200_000  # entries up to which a fresh spectrum is averaged over several draws
 
@@ -55,9 +57,10 @@ def fresh_spectrum(
         seed: fixes the draws.
         draws: how many to make; one for large weights, whose spectra hardly vary.
     """
-    weight = getattr(module, parameter)
+    with ModelRef(module).session():  # reading a parametrized weight may move buffers
+        shape = getattr(module, parameter).shape
     transposed = isinstance(module, _TRANSPOSED)
-    draws = draws if weight.numel() <= _FEW else 1
+    draws = draws if shape.numel() <= _FEW else 1
     parametrized = hasattr(module, "parametrizations") or any(
         hasattr(module, f"{parameter}_{suffix}") for suffix in ("orig", "g")
     )
@@ -68,13 +71,13 @@ def fresh_spectrum(
         torch.manual_seed(seed)
         spectra = []
         for _ in range(draws):
-            fresh = _drawn(weight) if parametrized else _reset(module, parameter)
+            fresh = _drawn(shape) if parametrized else _reset(module, parameter)
             spectra.append(weight_spectrum(as_matrix(fresh, transposed=transposed)))
     return torch.stack(spectra)
 
 
-def _drawn(weight: Tensor) -> Tensor:
-    fresh = torch.empty(weight.shape)
+def _drawn(shape: torch.Size) -> Tensor:
+    fresh = torch.empty(shape)
     nn.init.kaiming_uniform_(fresh, a=math.sqrt(5))
     return fresh
 
@@ -84,7 +87,7 @@ def _reset(module: nn.Module, parameter: str) -> Tensor:
     twin = copy.copy(module)
     twin.__dict__ = dict(module.__dict__)
     twin._parameters = {
-        name: None if p is None else nn.Parameter(torch.empty_like(p, device="cpu"), requires_grad=False)
+        name: None if p is None else nn.Parameter(torch.empty(p.shape), requires_grad=False)
         for name, p in module._parameters.items()
     }
     twin._buffers = {name: None if b is None else b.detach().clone().cpu() for name, b in module._buffers.items()}

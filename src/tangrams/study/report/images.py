@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def png(image: Tensor, *, low: float | None = None, high: float | None = None, max_side: int = 48) -> str:
+def png(image: Tensor, *, low: int | float | None = None, high: int | float | None = None, max_side: int = 48) -> str:
     """One image as a PNG in a data URI.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from tangrams.study.report.words import SPACE, setting, superscript
+from tangrams.study.report.words import SPACE, Number, setting, superscript
 
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 46
@@ -32,15 +32,15 @@ def _short(value: object) -> object:
 class Scale(ABC):
     """Where a value lies on an axis, 0 at its start and 1 at its end, and which ticks it carries."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
 
     @abstractmethod
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> float:
         """The position of ``value``."""
 
     @abstractmethod
-    def ticks(self) -> list[tuple[float, str]]:
+    def ticks(self) -> list[tuple[Number, str]]:
         """Values and their texts."""
 
 
@@ -54,15 +54,15 @@ class Linear(Scale):
         form: how a tick reads.
     """
 
-    low: float
-    high: float
-    form: Callable[[float], str] = setting
+    low: Number
+    high: Number
+    form: Callable[[Number], str] = setting
 
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> float:
         """``(v − low) / (high − low)``."""
         return (value - self.low) / (self.high - self.low)
 
-    def ticks(self) -> list[tuple[float, str]]:
+    def ticks(self) -> list[tuple[Number, str]]:
         """Four to six round values."""
         raw = (self.high - self.low) / 4.5
         power = 10.0 ** math.floor(math.log10(raw))
@@ -83,16 +83,16 @@ class Log(Scale):
         at: the ticks, when powers of ten will not do.
     """
 
-    low: float
-    high: float
-    form: Callable[[float], str] | None = None
-    at: tuple[float, ...] | None = None
+    low: Number
+    high: Number
+    form: Callable[[Number], str] | None = None
+    at: tuple[Number, ...] | None = None
 
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> float:
         """``log(v / low) / log(high / low)``."""
         return math.log(max(value, self.low * 1e-6) / self.low) / math.log(self.high / self.low)
 
-    def ticks(self) -> list[tuple[float, str]]:
+    def ticks(self) -> list[tuple[Number, str]]:
         """Powers of ten, and 2 and 5 times them where there are few."""
         if self.at is not None:
             return [(v, (self.form or setting)(v)) for v in self.at]
@@ -104,7 +104,7 @@ class Log(Scale):
         return [(v, self.form(v) if self.form else _power(v)) for v in kept]
 
 
-def _power(value: float) -> str:
+def _power(value: Number) -> str:
     exponent = round(math.log10(value))
     if math.isclose(value, 10.0**exponent) and not -2 < exponent < 4:
         return f"10{superscript(exponent)}"
@@ -130,41 +130,41 @@ class Chart:
     y_label: str
     parts: list[Markup] = field(default_factory=list)
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def at(self, x: Number, y: Number) -> tuple[Number, Number]:
         """User units of a data point, kept within the frame."""
         left = LEFT + (WIDTH - LEFT - RIGHT) * min(1.0, max(0.0, self.x.place(x)))
         top = TOP + 16 + (HEIGHT - TOP - 16 - BOTTOM) * (1 - min(1.0, max(0.0, self.y.place(y))))
         return left, top
 
-    def line(self, xs: Sequence[float], ys: Sequence[float], style: str) -> None:
+    def line(self, xs: Sequence[Number], ys: Sequence[Number], style: str) -> None:
         """A line through the points; ``style`` is a class of the style sheet."""
         path = "M" + "L".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in zip(xs, ys, strict=True))
         self.parts.append(tag("path", d=path, class_=f"line {style}"))
 
-    def band(self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], style: str) -> None:
+    def band(self, xs: Sequence[Number], lows: Sequence[Number], highs: Sequence[Number], style: str) -> None:
         """The area between two lines."""
         outline = [*zip(xs, lows, strict=True), *reversed(list(zip(xs, highs, strict=True)))]
         path = "M" + "L".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in outline) + "Z"
         self.parts.append(tag("path", d=path, class_=f"band {style}"))
 
-    def point(self, x: float, y: float, style: str, tip: str, shape: str = "circle") -> None:
+    def point(self, x: Number, y: Number, style: str, tip: str, shape: str = "circle") -> None:
         """A marker with a tip; the shape tells what the colour tells."""
         self.parts.append(marker(*self.at(x, y), style, tip, shape))
 
-    def whisker(self, x: float, low: float, high: float, style: str) -> None:
+    def whisker(self, x: Number, low: Number, high: Number, style: str) -> None:
         """A vertical interval."""
         (left, bottom), (_, top) = self.at(x, low), self.at(x, high)
         d = f"M{left:.1f},{bottom:.1f}V{top:.1f}M{left - 4:.1f},{bottom:.1f}h8M{left - 4:.1f},{top:.1f}h8"
         self.parts.append(tag("path", d=d, class_=f"whisker {style}"))
 
-    def column(self, x0: float, x1: float, y0: float, y1: float, style: str, tip: str) -> None:
+    def column(self, x0: Number, x1: Number, y0: Number, y1: Number, style: str, tip: str) -> None:
         """A bar from ``y0`` to ``y1`` over ``[x0, x1]``."""
         (left, bottom), (right, top) = self.at(x0, y0), self.at(x1, y1)
         width = max(0.5, right - left - 1)
         box = {"x": left + 0.5, "y": top, "width": width, "height": max(0.0, bottom - top)}
         self.parts.append(tag("rect", **box, class_=f"column {style}", data_tip=tip))
 
-    def rule(self, x: float, style: str, text: str) -> None:
+    def rule(self, x: Number, style: str, text: str) -> None:
         """A vertical line with a word at its top."""
         left, bottom = self.at(x, self.y.low)
         _, top = self.at(x, self.y.high)
@@ -204,7 +204,7 @@ class Chart:
         return drawn
 
 
-def marker(left: float, top: float, style: str, tip: str, shape: str = "circle") -> Markup:
+def marker(left: Number, top: Number, style: str, tip: str, shape: str = "circle") -> Markup:
     """A marker at user units: circle, square, triangle or cross."""
     common = {"class_": f"mark {style}", "data_tip": tip}
     if shape == "circle":
@@ -233,12 +233,12 @@ def legend(*entries: tuple[str, str, str]) -> Markup:
     return tag("ul", *items, class_="legend")
 
 
-def whole_percent(share: float) -> str:
+def whole_percent(share: Number) -> str:
     """A tick of a percentage axis."""
     return f"{100 * share:.4g}{SPACE}%"
 
 
-def dot_in_band(value: float, band: tuple[float, float], scale: Scale, *, unusual: bool, tip: str) -> Markup:
+def dot_in_band(value: Number, band: tuple[Number, Number], scale: Scale, *, unusual: bool, tip: str) -> Markup:
     """One value on a strip with the healthy band drawn: a dot inside, a diamond outside."""
     width, height = 160.0, 26.0
 

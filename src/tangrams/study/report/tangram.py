@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Point = tuple[float, float]
+Point = tuple[int | float, int | float]
 
 # The square of side 4, cut as always; in the order of the sections.
 PIECES: tuple[tuple[Point, ...], ...] = (

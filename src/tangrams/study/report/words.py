@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+Number = int | float
 SPACE = "\u202f"  # narrow no-break space: between a number and its unit, and every three digits
 
 
-def number(value: float, figures: int = 3) -> str:
+def number(value: Number, figures: int = 3) -> str:
     """``value`` to so many significant figures; large ones grouped, very small and large ones as powers of ten."""
     if value == 0:
         return "0"
@@ -20,23 +21,23 @@ def number(value: float, figures: int = 3) -> str:
     return minus(grouped(f"{value:.{max(0, figures - 1 - size)}f}"))
 
 
-def count(value: float) -> str:
+def count(value: Number) -> str:
     """A whole number, grouped."""
     return minus(grouped(str(round(value))))
 
 
-def setting(value: float) -> str:
+def setting(value: Number) -> str:
     """A value that somebody chose (a ridge, a threshold): no figures that it does not need."""
     return minus(f"{value:.4g}")
 
 
-def rough_percent(share: float) -> str:
+def rough_percent(share: Number) -> str:
     """A share as a whole percentage, for what is not known better; :func:`percent` where that would read 0 or 100."""
     text = f"{100 * share:.0f}"
     return f"{text}{SPACE}%" if text not in ("0", "100") or share in (0, 1) else percent(share)
 
 
-def percent(share: float) -> str:
+def percent(share: Number) -> str:
     """A share as a percentage: one decimal, more only where less would read 0 or 100."""
     value = 100 * share
     for decimals in (1, 2, 3):
@@ -48,18 +49,18 @@ def percent(share: float) -> str:
     return minus(f"{text.removesuffix('.0') if value in (0, 100) else text}{SPACE}%")
 
 
-def share(fraction: float) -> str:
+def share(fraction: Number) -> str:
     """A fraction that somebody chose, as a percentage with no more figures than it needs."""
     return f"{100 * fraction:.3g}{SPACE}%"
 
 
-def points(difference: float) -> str:
+def points(difference: Number) -> str:
     """A difference of two shares in percentage points, signed."""
     value = f"{100 * difference:+.1f}"
     return f"{minus(value)} {'point' if value in ('+1.0', '-1.0') else 'points'}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Number) -> str:
     """Seconds as a person says them."""
     if seconds < 10:
         return f"{seconds:.1f}{SPACE}s"
@@ -71,12 +72,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
 
 
-def memory(mebibytes: float) -> str:
+def memory(mebibytes: Number) -> str:
     """MiB, or GiB from a thousand on."""
     return f"{mebibytes / 1024:.1f}{SPACE}GiB" if mebibytes >= 1000 else f"{mebibytes:.0f}{SPACE}MiB"
 
 
-def plural(n: float, one: str, many: str | None = None) -> str:
+def plural(n: Number, one: str, many: str | None = None) -> str:
     """``n`` with its noun in the right number."""
     return f"{count(n)} {one if n == 1 else many or one + 's'}"
 
@@ -86,7 +87,7 @@ def listing(items: Sequence[str], word: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}" if items else ""
 
 
-def interval(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+def interval(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:
     """The interval alone: ``low to high``, the unit once; empty where there is none."""
     if estimate["interval"] is None:
         return ""
@@ -96,31 +97,31 @@ def interval(estimate: dict[str, Any], form: Callable[[float], str] = number) ->
     return f"{low.removesuffix(unit) if number_part and unit and low.endswith(unit) else low} to {high}"
 
 
-def about(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+def about(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:
     """An estimate in a sentence: the value, and its interval in brackets where it has one."""
     form = _fitting(estimate, form)
     bounds = interval(estimate, form)
     return f"{form(estimate['value'])} ({bounds})" if bounds else form(estimate["value"])
 
 
-def value(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+def value(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:
     """The value alone, with no more figures than its interval allows."""
     return _fitting(estimate, form)(estimate["value"])
 
 
-def _fitting(estimate: dict[str, Any], form: Callable[[float], str]) -> Callable[[float], str]:
+def _fitting(estimate: dict[str, Any], form: Callable[[Number], str]) -> Callable[[Number], str]:
     """Whole percentages where the interval is wider than four points: a decimal would say more than is known."""
     bounds = estimate["interval"]
     return rough_percent if form is percent and bounds and bounds[1] - bounds[0] > 0.04 else form
 
 
-def provenance(estimate: dict[str, Any], form: Callable[[float], str] = number) -> str:
+def provenance(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:
     """How sure an estimate is: its interval and what that is, or why there is none."""
     bounds = interval(estimate, _fitting(estimate, form))
     return f"{bounds}, {estimate['how']}" if bounds else estimate["how"]
 
 
-def metric(study: dict[str, Any]) -> Callable[[float], str]:
+def metric(study: dict[str, Any]) -> Callable[[Number], str]:
     """How this study's accuracies read: a percentage, or a plain R² in a regression."""
     return number if study["task"] == "regression" else percent
 
@@ -130,7 +131,7 @@ def metric_name(study: dict[str, Any]) -> str:
     return "R²" if study["task"] == "regression" else "accuracy"
 
 
-def label(study: dict[str, Any], value: float | None) -> str:
+def label(study: dict[str, Any], value: Number | None) -> str:
     """A label or target by its name; classes outside the list by their index."""
     if value is None:
         return "unknown"

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from tangrams.study.report.sections.base import View, absent
 from tangrams.study.report.svg import Chart, Linear, Log, legend
 from tangrams.study.report.words import (
+    Number,
     about,
     count,
     interval,
@@ -203,7 +204,7 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
     return chart.render() + legend(*entries)
 
 
-def _sizes(low: float, high: float) -> tuple[float, ...]:
+def _sizes(low: Number, high: Number) -> tuple[Number, ...]:
     """Round numbers of samples to write at the axis."""
     steps = [m * 10.0**e for e in range(9) for m in (1, 2, 5)]
     kept = [s for s in steps if low * 0.95 <= s <= high * 1.05]
