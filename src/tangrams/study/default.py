@@ -42,7 +42,7 @@ def small_cnn(*, channels: int = 1, side: int = 8, num_classes: int = 10, seed: 
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedDefault:
     """A network together with all that a study of it can use.
 

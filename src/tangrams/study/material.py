@@ -23,7 +23,7 @@ EXPLAIN_DELTA = 1.0
 """The ridge for explanations: follows the network more closely than the one that predicts best."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Truth:
     """What was planted in the training data on purpose.
 
@@ -40,7 +40,7 @@ class Truth:
     kind: Literal["uniform", "confusable"] = "uniform"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TangentKernel:
     """The cosine trace NTK between training samples and all others.
 
@@ -76,7 +76,7 @@ class TangentKernel:
         return cls(gram, cross, pool, pool_cross, GramSpectrum.of(gram))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Material:
     """All that the sections of a study measure on.
 

@@ -19,7 +19,7 @@ from tangrams.learners.kernel_ridge import one_hot
 Task = Literal["classification", "regression"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One part of the data.
 
@@ -52,7 +52,7 @@ class Split:
         return torch.cat(columns, 1) if columns else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """The data of a study and what the network says about them.
 
