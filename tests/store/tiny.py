@@ -52,7 +52,7 @@ class LinearMap(FeatureMap):
 def data(n=N, seed=1):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, IN, generator=generator)
-    return torch.utils.data.TensorDataset(x, torch.arange(n) % 3)
+    return torch.utils.data.TensorDataset(x, torch.arange(n) % 4)
 
 
 def run(path, phi=None, dataset=None, **options):

@@ -38,7 +38,19 @@ class StoreLockedError(StoreError, BlockingIOError):
 
 
 class StoreWriteError(StoreError, OSError):
-    """The disk refused a write; what was written before is intact and the same extraction continues later."""
+    """The disk refused a write; what was written before is intact and the same extraction continues later.
+
+    Args:
+        message: what to tell.
+        errno: the system's error number, if it gave one.
+    """
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[type, tuple[str, int | None]]:
+        return type(self), (str(self), self.errno)
 
 
 class StoreReadError(StoreError, OSError):

@@ -120,7 +120,7 @@ class LocalFolder:
         if self.path in folders:
             folders.add(self.path.parent)
         for folder in sorted(folders):
-            with _reported(str(folder)):
+            with _reported(f"the folder {folder} of {self.url}"):
                 handle = os.open(folder, os.O_RDONLY)
                 try:
                     os.fsync(handle)
@@ -226,9 +226,8 @@ def _reported(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # OSError here; whatever the driver raises on other file systems
-        failure = StoreWriteError(
+        raise StoreWriteError(
             f"{where} could not be written ({error}): what was finished before is intact; "
-            "make room or mend the cause and run the same extraction again, it continues"
-        )
-        failure.errno = getattr(error, "errno", None)
-        raise failure from error
+            "make room or mend the cause and run the same extraction again, it continues",
+            getattr(error, "errno", None),
+        ) from error

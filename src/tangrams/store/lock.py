@@ -6,6 +6,7 @@ system does not keep a process from locking twice, so that is kept here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -42,7 +43,7 @@ class WriterLock:
                 self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
                 try:
                     fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
+                except (BlockingIOError, PermissionError) as error:  # what POSIX says of a lock that is held
                     owner = os.read(self._handle, 200).decode("utf-8", "replace").strip() or "another process"
                     os.close(self._handle)
                     raise StoreLockedError(
@@ -53,24 +54,24 @@ class WriterLock:
         except StoreLockedError:
             raise
         except OSError as error:
-            raise StoreWriteError(f"{file} could not be made ({error}): a store needs a folder to write to") from error
-        try:
+            raise StoreWriteError(
+                f"{file} could not be locked ({error}): a store needs a folder to write to", error.errno
+            ) from error
+        # Only for the other writer's error message: a full disk is reported by the first real write.
+        with contextlib.suppress(OSError):
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        except OSError:
-            pass  # only for the other writer's error message: a full disk is reported by the first real write
 
     def release(self) -> None:
         """Empty the file and let the next writer in; nothing if done before."""
         if self._handle < 0:
             return
         with _GUARD:
-            try:
+            with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, 0)
-            finally:
-                os.close(self._handle)
-                self._handle = -1
-                _HELD.discard(self._identity)
+            os.close(self._handle)
+            self._handle = -1
+            _HELD.discard(self._identity)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
