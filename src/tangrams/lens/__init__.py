@@ -5,12 +5,21 @@ training sample adds to its logits, :func:`ntk_relative_error` and its neighbour
 the full one.
 :func:`prediction_change`, :func:`relation`, :func:`learning_difficulty` and :class:`ForgettingTracker` are about how
 samples teach one another. :func:`boundary_distances` says how far samples are from another answer,
-:func:`layer_health` which layers look unlike those of a healthy network.
+:func:`layer_health` which layers look unlike those of a healthy network. :func:`match_pointwise` and
+:func:`match_posterior` say how equal two kernels are.
 """
 
 from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
 from tangrams.lens.fidelity import Fidelity, surrogate_fidelity
 from tangrams.lens.kernel_attribution import Retrieval, attribution_precision_recall, kernel_attribution, top_similar
+from tangrams.lens.kernel_matching import (
+    MatchReport,
+    PointwiseMatch,
+    match_pointwise,
+    match_posterior,
+    posterior_mean,
+    zonal,
+)
 from tangrams.lens.layers import LayerHealth, layer_health
 from tangrams.lens.learning_dynamics import (
     EventScore,
@@ -32,6 +41,8 @@ __all__ = [
     "Fidelity",
     "ForgettingTracker",
     "LayerHealth",
+    "MatchReport",
+    "PointwiseMatch",
     "RegressionGap",
     "Relation",
     "Retrieval",
@@ -43,12 +54,16 @@ __all__ = [
     "kernel_regression_gap",
     "layer_health",
     "learning_difficulty",
+    "match_pointwise",
+    "match_posterior",
     "max_eig_ratio",
     "ntk_relative_error",
+    "posterior_mean",
     "predict_forgetting",
     "prediction_change",
     "relation",
     "score_events",
     "surrogate_fidelity",
     "top_similar",
+    "zonal",
 ]
