@@ -69,7 +69,6 @@ def test_the_route_follows_the_structure_and_the_budget():
 
 
 def test_primal_and_dual_ridge_give_the_same_predictor():
-    F, y = features(40, 90), torch.ones(40, dtype=torch.float64)
     for F in (features(40, 90), features(90, 40)):
         y = torch.sin(torch.arange(len(F), dtype=torch.float64))
         phi = FeatureMatrix(rows=F)

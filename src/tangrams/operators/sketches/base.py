@@ -57,7 +57,7 @@ def stream_blocks(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     Yields:
         ``(block, low, high)``: the block's number, and the part of it that is covered, counted within the block.
     """
-    for block in range(start // BLOCK, -(-stop // BLOCK)):
+    for block in range(start // BLOCK, -(-stop // BLOCK) if start < stop else 0):
         first = block * BLOCK
         yield block, max(start - first, 0), min(stop - first, BLOCK)
 

@@ -45,7 +45,7 @@ class CountSketch(Sketch):
         for number, low, high in stream_blocks(start, stop):
             signs, shifts = self._draw(number, low, high, u)
             parts.append(unfold_take(u, signs, shifts, low))
-        return torch.cat(parts, 1)
+        return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) / k``, an upper bound for every pair of features with cosine ρ."""

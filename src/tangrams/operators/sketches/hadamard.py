@@ -86,7 +86,7 @@ class HadamardSketch(Sketch):
             base, size, inner, outer, signs = self._part(number, low, high, u)
             spread = u.new_zeros(u.shape[0], size).index_add_(1, inner, u * outer)
             parts.append(hadamard_transform(spread)[:, low - base : high - base] * signs)
-        return torch.cat(parts, 1)
+        return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
         """``(m/(m−1)) (1 − k/m) (1 + ρ²) / k``, an upper bound; 0 where S is orthogonal."""

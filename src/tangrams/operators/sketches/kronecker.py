@@ -84,7 +84,7 @@ class KroneckerSketch(Sketch):
             for row, count, first, last in _stretches(low, high, matrix_shape(column)[1]):
                 weights = pair.left[:, row : row + count].mT @ (small @ pair.right[:, first:last])
                 parts.append(weights.reshape(len(u), -1))
-        return torch.cat(parts, 1)
+        return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
         """The bound above for the worst run that it is bound to, with ``(1 + ρ²)/k`` between runs."""

@@ -65,7 +65,7 @@ class SparseSketch(Sketch):
             for group, signs, shifts in self._draw(number, low, high, u):
                 total += unfold_take(u[:, group], signs, shifts, low)
             parts.append(total)
-        return torch.cat(parts, 1)
+        return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) s⁻² Σ_g 1/k_g`` over the groups, ``(1 + ρ²) / k`` where s divides k."""

@@ -74,7 +74,8 @@ class TensorSketch(Sketch):
 
     def lift_block(self, u: Float[Tensor, "n k"], start: int, stop: int) -> Float[Tensor, "n width"]:
         """``u @ S[:, start:stop]``."""
-        return torch.cat([u[:, where] * signs for _, where, signs in self._entries(start, stop, u)], 1)
+        parts = [u[:, where] * signs for _, where, signs in self._entries(start, stop, u)]
+        return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
         """``(5 + ρ²)/k + 4/k²``, an upper bound for every pair of features with cosine ρ.

@@ -66,6 +66,7 @@ class SketchSuite(Suite):
             close((sketch.project(x) * u).sum(), (x * sketch.lift(u)).sum())
             stop = min(sketch.in_features, 66_001)
             close(sketch.lift_block(u, 37, stop), sketch.lift(u)[:, 37:stop])
+            assert sketch.lift_block(u, 37, 37).shape == (2, 0)
             S = sketch.matrix(dtype=torch.float64)
             assert S.shape == (sketch.num_features, sketch.in_features)
             close(S @ x.mT, sketch.project(x).mT)
