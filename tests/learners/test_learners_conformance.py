@@ -1,6 +1,12 @@
 """Every learner joins its role's suite, and passes all of scikit-learn's checks without an excuse."""
 
-from tangrams.learners import FarthestPointClustering, KernelGLM, KernelLogisticRegression, LinearizedRegressor
+from tangrams.learners import (
+    FarthestPointClustering,
+    KernelGLM,
+    KernelLogisticRegression,
+    LinearizedRegressor,
+    PoisonFilter,
+)
 from tangrams.testing.conformance import Case
 from tangrams.testing.suites.estimator import estimator_conformance
 
@@ -10,4 +16,5 @@ TestLearners = estimator_conformance(
     Case(KernelGLM),
     Case(KernelLogisticRegression),
     Case(lambda: FarthestPointClustering(3)),
+    Case(PoisonFilter),
 )

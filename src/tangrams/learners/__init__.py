@@ -4,7 +4,8 @@ Where to look: :class:`KernelRidge` and :class:`KernelRidgeClassifier` for close
 :class:`KernelLogisticRegression` for a surrogate of a classifier, :class:`KernelGLM` for the paper's own;
 :class:`LinearizedRegressor` for what training the linearised network would predict, :class:`KernelGradientFlow` for
 the same at any time, from any start, and for ensembles; :class:`FarthestPointClustering` with :func:`keep_heads`,
-:func:`keep_random_members` or :func:`thin_largest` to prune a training set.
+:func:`keep_random_members` or :func:`thin_largest` to prune a training set;
+:class:`PoisonFilter` for samples that contradict their class.
 All judge their ``X`` in :func:`as_features`.
 """
 
@@ -15,6 +16,7 @@ from tangrams.learners.kernel_glm import KernelGLM
 from tangrams.learners.kernel_logistic_regression import KernelLogisticRegression
 from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier
 from tangrams.learners.linearized_regressor import LinearizedRegressor
+from tangrams.learners.poison_filter import PoisonFilter
 from tangrams.learners.pruning import keep_heads, keep_random_members, thin_largest
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "KernelRidge",
     "KernelRidgeClassifier",
     "LinearizedRegressor",
+    "PoisonFilter",
     "as_features",
     "as_samples",
     "as_targets",

@@ -44,7 +44,7 @@ class FarthestPointClustering(KernelMixin, ClusterMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> FarthestPointClustering:
         """Cluster all samples together; ``y`` is ignored."""
         K = self._fit_gram(X).numpy()
-        heads, labels = farthest_point_heads(K, self._count(len(K)))
+        heads, labels = farthest_point_heads(K, self.count(len(K)))
         self._keep(heads, labels, K[np.arange(len(K)), heads[labels]])
         return self
 
@@ -63,7 +63,7 @@ class FarthestPointClustering(KernelMixin, ClusterMixin, BaseEstimator):
                 K = samples[index][:, index].numpy()
             else:
                 K = self._checked(self._gram(take_samples(samples, index), None)).numpy()
-            heads, own = farthest_point_heads(K, self._count(len(index)))
+            heads, own = farthest_point_heads(K, self.count(len(index)))
             labels[index] = own + len(all_heads)
             similarity[index] = K[np.arange(len(index)), heads[own]]
             all_heads.extend(index[heads].tolist())
@@ -81,7 +81,8 @@ class FarthestPointClustering(KernelMixin, ClusterMixin, BaseEstimator):
         inside = np.flatnonzero(self.labels_ == cluster)
         return inside[np.argsort(-self.similarity_[inside], kind="stable")]
 
-    def _count(self, n: int) -> int:
+    def count(self, n: int) -> int:
+        """How many clusters n samples are put into."""
         M = self.n_clusters
         if isinstance(M, float) and not M.is_integer():
             if not 0 < M < 1:
