@@ -137,7 +137,9 @@ def preflight(
     report = replace(report, parameters=selected.numel)
     if inputs.n:
         with ref.session() as network:
-            report = _run(report, network, inputs.slice(0, SAMPLES), chosen, selected.tensors(network))
+            found = dict(network.named_parameters(remove_duplicate=False))
+            parameters = {name: found[name] for name in selected.names}
+            report = _run(report, network, inputs.slice(0, SAMPLES), chosen, parameters)
     if not report.ok:
         return report
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,7 +51,10 @@ class Snapshot:
             where = f"model.{name}" if name else "model"
             yield f"{where}: class", type(module)
             yield f"{where}: mode", module.training
-            yield f"{where}: attributes", {key: id(value) for key, value in vars(module).items() if key != "training"}
+            yield (
+                f"{where}: attributes",
+                {key: _identity(value) for key, value in vars(module).items() if key != "training"},
+            )
             for hooks in _HOOKS:
                 yield f"{where}: {hooks}", dict(getattr(module, hooks, {}))
             for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
@@ -89,6 +93,13 @@ def _process_facts() -> Iterator[tuple[str, Any]]:
     yield "torch: mkldnn", torch.backends.mkldnn.enabled
     yield "torch: threads", torch.get_num_threads()
     yield "torch: global hooks", len(nn.modules.module._global_forward_hooks)
+
+
+def _identity(value: Any) -> Any:
+    """Which object it is; of a list, which objects it holds (recurrent layers keep lists of references to weights)."""
+    if isinstance(value, list | tuple):
+        return tuple(_identity(item) for item in value)
+    return id(value()) if isinstance(value, weakref.ref) else id(value)
 
 
 def _tensors(x: Any) -> Iterator[Tensor]:

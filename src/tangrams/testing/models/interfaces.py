@@ -117,6 +117,10 @@ def _model_output(logits: Tensor) -> Any:
     return SequenceClassifierOutput(logits=logits, hidden_states=(logits.detach(),))
 
 
+def _weighted_softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(1) * torch.tensor([1.0, 2.0, 3.0]).to(logits)
+
+
 def _user_dict(n: int, generator: torch.Generator) -> UserDict:
     return UserDict(features=floats(5)(n, generator), tokens=ints(7)(n, generator))
 
@@ -176,7 +180,7 @@ OUTPUTS = (
     ),
     NastyModel("output-is-weight", lambda: nn.Embedding(9, 3), ints(9), "the outputs are weights"),
     NastyModel("output-transposed", _returning(lambda y: y.t().contiguous().t()), floats(5), "strided outputs"),
-    NastyModel("softmax", _returning(lambda y: y.softmax(1) * torch.tensor([1.0, 2.0, 3.0]).to(y)), floats(5), "outputs that sum to one: singular Gram"),
+    NastyModel("softmax", _returning(_weighted_softmax), floats(5), "outputs that sum to one: singular Gram"),
     NastyModel("dead", _returning(lambda y: torch.relu(y - 100)), floats(5), "dead ReLUs: a Gram of zeros"),
     NastyModel(
         "argmax",

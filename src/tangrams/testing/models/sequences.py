@@ -280,8 +280,9 @@ SEQUENCES = (
         "llama",
         llama,
         named(input_ids=lambda n, g: 1 + ints(19, 5)(n, g)),
-        "rotary positions",
+        "rotary positions; its norms compute in float32 whatever the weights are",
         n=4,
+        precision=torch.float32,
         needs=("transformers",),
     ),
 )
