@@ -17,6 +17,13 @@ def tiny():
     return sys.modules[name]
 
 
+@pytest.fixture(autouse=True)
+def unflushed(tiny):
+    """No test waits for the disk; that the store does is a test of its own."""
+    with tiny.interfering(tiny.plain):
+        yield
+
+
 @pytest.fixture(scope="session")
 def unbroken(tiny, tmp_path_factory):
     """The files of a store that was written without interruption."""

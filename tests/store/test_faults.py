@@ -28,12 +28,14 @@ def calls(tiny, path):
     return counted.count
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-def test_a_refused_call_is_one_typed_error_and_the_run_continues_later(tiny, unbroken, tmp_path, code):
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_a_refused_call_is_one_typed_error_and_the_run_continues_later(tiny, unbroken, tmp_path, first):
+    codes = (errno.ENOSPC, errno.EIO, errno.EACCES)
     total = calls(tiny, tmp_path / "counted.zarr")
     typed = 0
     for number in range(1, total + 1):
         path = tmp_path / f"{number}.zarr"
+        code = codes[(number + first) % 3]
         errors = []
         try:
             with tiny.interfering(refuse(number, code, torn=True)):
@@ -45,6 +47,32 @@ def test_a_refused_call_is_one_typed_error_and_the_run_continues_later(tiny, unb
         tiny.run(path)
         assert tiny.contents(path) == unbroken, f"refused at call {number}"
     assert typed > 0.6 * total
+
+
+def test_every_file_is_flushed_before_it_gets_its_name_and_vouched_for_last(tiny, tmp_path):
+    log = []
+    names = {}
+
+    def record(count, name, real, args, kwargs):
+        result = real(*args, **kwargs)
+        if name == "open":
+            names[result] = str(args[0])
+        log.append((name, names.get(args[0], str(args[0])), *map(str, args[1:2])))
+        return result
+
+    with tiny.interfering(record):
+        tiny.run(tmp_path / "f.zarr")
+    renamed = [i for i, call in enumerate(log) if call[0] == "replace"]
+    assert len(renamed) >= 4 * 4 + 6
+    for i in renamed:
+        assert ("fsync", log[i][1]) in [call[:2] for call in log[i - 3 : i]]
+    lines = [i for i, call in enumerate(log) if call[0] == "write" and call[1].endswith("manifest.jsonl")]
+    assert len(lines) == 4
+    for block, i in enumerate(lines):
+        chunks = [k for k in renamed if f"/c.{block}" in log[k][2]]
+        folders = [k for k in range(i) if log[k][0] == "fsync" and log[k][1].endswith(("features", "ids", "targets"))]
+        assert max(chunks) < max(folders) < i
+        assert log[i + 1][:2] == ("fsync", log[i][1])
 
 
 def test_a_full_disk_that_stays_full_fails_each_time_and_continues_when_there_is_room(tiny, unbroken, tmp_path):
