@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from linear_operator.operators import MatmulLinearOperator
 
 from tangrams.operators import (
@@ -19,7 +21,7 @@ from tangrams.operators import (
     trace,
 )
 from tangrams.operators.dense_rows import accumulate_dtype
-from tangrams.testing.suites.feature_matrix import CountingRows
+from tangrams.testing.counting_rows import CountingRows
 
 
 def normal(*shape, dtype=torch.float64):
@@ -158,3 +160,24 @@ def test_index_errors_say_who_where_and_how_many():
         phi[:, [-4]]
     with pytest.raises(IndexError, match="vector of integers"):
         phi[torch.zeros(2, 2, dtype=torch.int64)]
+
+
+def axis_index(size):
+    """Any index of one axis, as numpy reads it."""
+    whole = st.integers(-size, size - 1)
+    return st.one_of(
+        whole,
+        st.slices(size),
+        st.lists(whole, max_size=6).map(lambda i: np.array(i, dtype=np.int64)),
+        st.lists(st.booleans(), min_size=size, max_size=size).map(np.array),
+    )
+
+
+@given(row=axis_index(5), column=st.one_of(st.just(slice(None)), st.integers(-4, 3), st.slices(4)))
+def test_any_index_of_rows_and_columns_is_read_as_numpy_reads_it(row, column):
+    dense = normal(5, 4)
+    expected = dense.numpy()[row][..., column] if not isinstance(row, int) else dense.numpy()[row, column]
+    for matrix, index in ((FeatureMatrix(rows=dense), (row, column)), (FeatureMatrix(rows=dense.mT).mT, (row, column))):
+        found = matrix[index]
+        found = found if isinstance(found, torch.Tensor) else found.to_dense()
+        np.testing.assert_array_equal(found.numpy(), expected)

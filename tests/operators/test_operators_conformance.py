@@ -10,7 +10,8 @@ from linear_operator.operators import (
 
 from tangrams.operators import ColumnRows, CountSketch, DenseRows, FeatureMatrix
 from tangrams.testing.conformance import Case, conformance
-from tangrams.testing.suites.feature_matrix import CountingRows, FeatureMatrixSuite
+from tangrams.testing.counting_rows import CountingRows
+from tangrams.testing.suites.feature_matrix import FeatureMatrixSuite
 from tangrams.testing.suites.operator import OperatorSuite
 
 

@@ -11,7 +11,7 @@ from tangrams.operators import ConvergenceError, FeatureMatrix, eigsh, logdet, s
 from tangrams.operators.krylov import conjugate_gradients, lanczos_log_quadratic, nystrom_preconditioner
 from tangrams.operators.routes import Direct, Iterative, direct_route, iterative_route
 from tangrams.operators.structure import read_structure
-from tangrams.testing.suites.feature_matrix import CountingRows
+from tangrams.testing.counting_rows import CountingRows
 
 
 def features(n, d, decay=0.0, seed=0):

@@ -27,6 +27,17 @@ from tangrams.operators.sketches import (
     block_generator,
 )
 from tangrams.operators.solve import LogDeterminant, logdet, solve
+from tangrams.operators.spectra import (
+    PowerLaw,
+    effective_rank,
+    fit_power_law,
+    gram_spectrum,
+    hill_alpha,
+    participation_ratio,
+    rank_exponent,
+    spectral_entropy,
+    stable_rank,
+)
 
 __all__ = [
     "Column",
@@ -43,6 +54,7 @@ __all__ = [
     "KroneckerSketch",
     "LogDeterminant",
     "NormalMatrix",
+    "PowerLaw",
     "RademacherSketch",
     "Rows",
     "Sketch",
@@ -50,11 +62,19 @@ __all__ = [
     "TensorSketch",
     "as_feature_matrix",
     "block_generator",
+    "effective_rank",
     "eigsh",
+    "fit_power_law",
+    "gram_spectrum",
     "hadamard_transform",
+    "hill_alpha",
     "logdet",
     "normal_matrix",
+    "participation_ratio",
+    "rank_exponent",
     "row_panels",
     "solve",
+    "spectral_entropy",
+    "stable_rank",
     "trace",
 ]

@@ -56,6 +56,10 @@ def eigsh(
 
     Raises:
         ValueError: if A is not square, or k not in 1 … n.
+
+    Example:
+        >>> eigsh(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).values
+        tensor([3., 2.])
     """
     n = A.shape[-1]
     k = n if k is None else k

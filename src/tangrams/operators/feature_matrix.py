@@ -35,6 +35,12 @@ class FeatureMatrix(OpaqueOperator):
     Raises:
         TypeError: if ``rows`` is not a source of rows.
         ValueError: from every batch operation: a feature matrix is 2-D.
+
+    Example:
+        >>> phi = FeatureMatrix(rows=torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, 0.0]]))
+        >>> (phi[:2] @ phi.mT).to_dense()
+        tensor([[5., 2., 3.],
+                [2., 1., 0.]])
     """
 
     def __init__(self, *, rows: Rows | Tensor) -> None:

@@ -21,6 +21,10 @@ def hadamard_transform(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"
 
     Raises:
         ValueError: if n is not a power of two.
+
+    Example:
+        >>> hadamard_transform(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        tensor([10., -2., -4.,  0.])
     """
     n = x.shape[-1]
     if n < 1 or n & (n - 1):

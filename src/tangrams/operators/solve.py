@@ -50,6 +50,12 @@ def solve(
 
     Raises:
         ValueError: if shapes do not fit or an entry is not finite.
+
+    Example:
+        >>> from tangrams.operators import FeatureMatrix
+        >>> phi = FeatureMatrix(rows=torch.tensor([[1.0], [2.0]]))
+        >>> solve((phi @ phi.mT).add_jitter(1.0), torch.tensor([1.0, 2.0]))
+        tensor([0.1667, 0.3333])
     """
     if not (isinstance(b, Tensor) and b.is_floating_point()):
         raise ValueError("solve needs a floating-point right-hand side")
@@ -163,6 +169,10 @@ def logdet(
     Raises:
         ConvergenceError: if the quadrature does not settle.
         ValueError: if A is not positive definite, or not square.
+
+    Example:
+        >>> logdet(2 * torch.eye(3)).value
+        tensor(2.0794)
     """
     if probes < 2:
         raise ValueError(f"logdet needs at least 2 probes for a standard error, got {probes}")

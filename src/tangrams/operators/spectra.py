@@ -42,6 +42,10 @@ def hill_alpha(eigenvalues: Float[Tensor, "k"], *, tail: float = 0.5) -> float:
 
     Raises:
         ValueError: if fewer than two positive eigenvalues are left, one is not finite, or the tail is flat.
+
+    Example:
+        >>> round(hill_alpha(torch.arange(1, 101, dtype=torch.float64) ** -1.0), 2)
+        2.06
     """
     if not 0 < tail <= 1:
         raise ValueError(f"hill_alpha needs 0 < tail ≤ 1, got {tail}")

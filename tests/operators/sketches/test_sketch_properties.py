@@ -6,6 +6,8 @@ import math
 import pytest
 import scipy.linalg
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tangrams.operators import (
     Column,
@@ -270,3 +272,27 @@ def test_count_sketch_of_wide_gradients_is_within_its_bound_for_every_pair():
         errors.append((sketched @ sketched.mT - gram)[off])
     rms = float(torch.stack(errors).square().mean().sqrt())
     assert rms <= 1.1 * float(((1 + gram[off].square()) / k).mean().sqrt())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [CountSketch, GaussianSketch, HadamardSketch, KroneckerSketch, RademacherSketch, SparseSketch, TensorSketch],
+)
+@given(
+    k=st.integers(4, 40),
+    shapes=st.lists(st.lists(st.integers(0, 6), max_size=3).map(tuple), min_size=1, max_size=4),
+    cuts=st.lists(st.floats(0, 1), max_size=3),
+)
+def test_any_size_any_runs_and_any_cuts_give_one_sketch(make, k, shapes, cuts):
+    columns, start = [], 0
+    for number, shape in enumerate(shapes):
+        columns.append(Column(str(number), shape, start, start + math.prod(shape)))
+        start = columns[-1].stop
+    sketch = make(k, seed=1).bind(columns)
+    x, u = normal(2, start), normal(2, k)
+    whole = sketch.project(x)
+    torch.testing.assert_close((whole * u).sum(), (x * sketch.lift(u)).sum())
+    out = torch.zeros(2, k, dtype=torch.float64)
+    for low, high in itertools.pairwise(sorted([0, start, *(round(cut * start) for cut in cuts)])):
+        sketch.accumulate(x[:, low:high], low, out)
+    torch.testing.assert_close(out, whole)

@@ -25,6 +25,11 @@ class CountSketch(Sketch):
 
     Shape:
         ``(n, p)`` → ``(n, k)``
+
+    Example:
+        >>> sketch = CountSketch(256, seed=0).bind(10_000)
+        >>> sketch.project(torch.ones(2, 10_000)).shape, round(sketch.standard_error(), 4)
+        (torch.Size([2, 256]), 0.0625)
     """
 
     def _draw(self, block: int, low: int, high: int, like: Tensor) -> tuple[Tensor, Tensor]:

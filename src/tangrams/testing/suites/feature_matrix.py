@@ -19,14 +19,13 @@ from tangrams.operators import (
     FeatureMatrix,
     GramMatrix,
     NormalMatrix,
-    Rows,
-    Sketch,
     eigsh,
     logdet,
     solve,
     trace,
 )
 from tangrams.testing.conformance import Case, Suite
+from tangrams.testing.counting_rows import CountingRows
 
 
 class FeatureMatrixSuite(Suite):
@@ -167,7 +166,7 @@ class FeatureMatrixSuite(Suite):
         close(cross @ vectors(dense[1:], 0, 2), dense[:3] @ (dense[1:].mT @ vectors(dense[1:], 0, 2)))
         close((left @ FeatureMatrix(rows=dense[1:]).mT).to_dense(), dense[:3] @ dense[1:].mT)
         with pytest.raises(ValueError, match="equal columns"):
-            left @ phi[:, 1:].mT
+            _ = left @ phi[:, 1:].mT
 
     @staticmethod
     def check_normal_matrix(case: Case) -> None:
@@ -228,10 +227,10 @@ class FeatureMatrixSuite(Suite):
         """A wrong length or dtype is an error, never a broadcast."""
         phi, dense = both(case)
         with pytest.raises((ValueError, RuntimeError)):
-            phi @ torch.ones(dense.shape[1] + 1, 2, dtype=dense.dtype)
+            _ = phi @ torch.ones(dense.shape[1] + 1, 2, dtype=dense.dtype)
         other = torch.float32 if dense.dtype == torch.float64 else torch.float64
         with pytest.raises(ValueError, match="cast"):
-            phi @ torch.ones(dense.shape[1], 2, dtype=other)
+            _ = phi @ torch.ones(dense.shape[1], 2, dtype=other)
 
     @staticmethod
     def check_pickle_and_deepcopy(case: Case) -> None:
@@ -334,87 +333,13 @@ class FeatureMatrixSuite(Suite):
         """No product, Gram or solve moves the global random stream, the default dtype or the grad mode."""
         phi, dense = both(case)
         before = (torch.get_rng_state(), torch.get_default_dtype(), torch.is_grad_enabled())
-        phi @ vectors(dense, 1, 1)
+        _ = phi @ vectors(dense, 1, 1)
         gram = (phi @ phi.mT).double()
         gram.to_dense()
         solve(gram.add_jitter(float(gram.diagonal().mean())), torch.ones(len(dense), dtype=torch.float64), rtol=1e-4)
         after = (torch.get_rng_state(), torch.get_default_dtype(), torch.is_grad_enabled())
         assert torch.equal(before[0], after[0])
         assert before[1:] == after[1:]
-
-
-class CountingRows:
-    """Rows that count how often they are read; what is taken from them counts with them.
-
-    Args:
-        rows: any source.
-    """
-
-    def __init__(self, rows: Rows, count: list[int] | None = None) -> None:
-        self.rows = rows
-        self._count = [0] if count is None else count
-
-    @property
-    def passes(self) -> float:
-        """Rows read so far, in units of all rows."""
-        return self._count[0] / max(1, self.rows.shape[0])
-
-    def reset(self) -> None:
-        """Count from zero again."""
-        self._count[0] = 0
-
-    def _reading(self) -> Rows:
-        self._count[0] += self.rows.shape[0]
-        return self.rows
-
-    @property
-    def shape(self) -> torch.Size:
-        """``(N, d)``."""
-        return self.rows.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The source's."""
-        return self.rows.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The source's."""
-        return self.rows.device
-
-    def matmul(self, v: Tensor) -> Tensor:
-        """``Φ v``: one pass."""
-        return self._reading().matmul(v)
-
-    def t_matmul(self, u: Tensor) -> Tensor:
-        """``Φᵀ u``: one pass."""
-        return self._reading().t_matmul(u)
-
-    def dense(self) -> Tensor:
-        """All rows: one pass."""
-        return self._reading().dense()
-
-    def diag(self) -> Tensor:
-        """Squared norms of the rows: one pass."""
-        return self._reading().diag()
-
-    def gram(self, other: Rows) -> Tensor:
-        """``Φ Ψᵀ``: one pass over each side."""
-        if other is self:
-            return self._reading().gram(self.rows)
-        return self._reading().gram(other._reading() if isinstance(other, CountingRows) else other)
-
-    def take(self, index: Tensor) -> CountingRows:
-        """Some rows, counted here."""
-        return CountingRows(self.rows.take(index), self._count)
-
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> CountingRows:
-        """The rows in another dtype or on another device, counted here."""
-        return CountingRows(self.rows.to(dtype, device), self._count)
-
-    def project(self, sketch: Sketch) -> Tensor:
-        """``Φ Sᵀ``: one pass."""
-        return self._reading().project(sketch)
 
 
 def both(case: Case) -> tuple[FeatureMatrix, Tensor]:
