@@ -14,6 +14,31 @@ from torch import Tensor, nn
 _SHARDED = ("DTensor", "ShardedTensor")
 
 
+class Known:
+    """What is looked up about a network again and again.
+
+    Args:
+        model: the network.
+
+    Attributes:
+        parameters: every parameter under every name.
+        dtype: the widest floating dtype among them; the default dtype for a model without any.
+        device: that of the first; the CPU for a model without any.
+    """
+
+    __slots__ = ("device", "dtype", "parameters")
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
+        dtype: torch.dtype | None = None
+        for p in self.parameters.values():
+            if p.is_floating_point() and p.dtype != dtype:
+                dtype = p.dtype if dtype is None else torch.promote_types(dtype, p.dtype)
+        self.dtype: torch.dtype = torch.get_default_dtype() if dtype is None else dtype
+        first = next(iter(self.parameters.values()), None)
+        self.device = torch.device("cpu") if first is None else first.device
+
+
 class ModelRef:
     """A network that a feature map or a kernel reads but does not own.
 
@@ -29,7 +54,7 @@ class ModelRef:
         ValueError: if a parameter or buffer is on the meta device, uninitialised, complex or sharded.
     """
 
-    __slots__ = ("__weakref__", "model")
+    __slots__ = ("__weakref__", "_known", "model")
 
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
@@ -44,6 +69,7 @@ class ModelRef:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             _refuse_unreadable(name, tensor)
         self.model: nn.Module = model
+        self._known: Known | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModelRef:
         return self
@@ -59,26 +85,25 @@ class ModelRef:
 
     def __setstate__(self, model: nn.Module) -> None:
         self.model = model
+        self._known = None
 
     def __repr__(self) -> str:
         return f"ModelRef({type(self.model).__name__})"
 
     @property
+    def known(self) -> Known:
+        """Dtype, device and parameters; looked up once per session."""
+        return self._known or Known(self.model)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The widest floating dtype among the parameters; the default dtype for a model without any."""
-        dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
-        if not dtypes:
-            return torch.get_default_dtype()
-        widest = dtypes.pop()
-        for dtype in dtypes:
-            widest = torch.promote_types(widest, dtype)
-        return widest
+        return self.known.dtype
 
     @property
     def device(self) -> torch.device:
         """The device of the first parameter; the CPU for a model without any."""
-        first = next(self.model.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
+        return self.known.device
 
     def refuse_move(self, owner: str, apply: Callable[[Tensor], Tensor]) -> None:
         """Say that the network is moved by itself when ``apply`` would change its dtype or device.
@@ -96,7 +121,7 @@ class ModelRef:
 
     def versions(self) -> tuple[tuple[int, int], ...]:
         """A cheap token that changes whenever a parameter is written to or replaced in this process."""
-        return tuple((p.data_ptr(), p._version) for p in self.model.parameters())
+        return tuple((p.data_ptr(), p._version) for p in self.known.parameters.values())
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, shapes, dtypes and bytes of every parameter and buffer."""
@@ -119,9 +144,10 @@ class ModelRef:
             The network.
         """
         model = self.model
+        outer, self._known = self._known, Known(model)
         modules = list(model.modules())
         modes = [module.training for module in modules]
-        parameters = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in model.parameters()]
+        parameters = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in {id(p): p for p in self._known.parameters.values()}.values()]
         slots = [(m, dict(m._parameters)) for m in modules if m._parameters]
         buffers = [
             (m, dict(m._buffers), [(b, b._version, b.clone()) for b in m._buffers.values() if b is not None])
@@ -140,6 +166,7 @@ class ModelRef:
                         p._backward_hooks = None
                 yield model
         finally:
+            self._known = outer
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
             for p, requires_grad, grad, hooks in parameters:

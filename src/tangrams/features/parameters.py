@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,9 +83,8 @@ class Parameters:
         """The distinct parameters, in column order."""
         return tuple(name for block in self.blocks for name in block.members)
 
-    def tensors(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The parameters now in the network, by name."""
-        found = dict(model.named_parameters(remove_duplicate=False))
+    def among(self, found: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """The selected ones among a network's parameters, by name."""
         missing = [name for name in self.names if name not in found]
         if missing:
             raise ValueError(f"the network no longer has the parameters {missing}: make the feature map again")

@@ -42,7 +42,7 @@ class Capture:
     ) -> None:
         self.n, self.r = batch.n, recipe.r
         self.values = generic.outputs(model, spec.output, batch)
-        found = find_uses(self.values, spec.parameters.tensors(model))
+        found = find_uses(self.values, spec.weights())
         self.consumers: list[Consumer] = bind(found, recipe, batch.n, spec.dtype, wanted)
         self.wanted = tuple(wanted)
         self._asked = tuple(k for k in wanted if k not in set(known))

@@ -151,8 +151,8 @@ def _verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Wo
         key = (inputs.signature(), spec.ref.versions())
         if spec.verified.get(key) is recipe:
             return recipe
-        few = inputs.slice(0, min(check.SAMPLES, inputs.n))
-        probe = check.Probe(spec, model, few, recipe.r, 1)
+        few = inputs.slice(0, check.sample_size(inputs.n))
+        probe = check.Probe(spec, model, few, recipe.r, 1, whole=True)
         sums = _Sums(spec, probe)
         try:
             for where, c, rows in _panels(spec, model, recipe, few, workspace):

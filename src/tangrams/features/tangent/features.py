@@ -110,7 +110,7 @@ class TangentFeatures(FeatureMap):
             return self.rows(x).dense()
         with self.spec.ref.session() as model:
             recipe_for(self.spec, model, inputs.detached())
-            parameters = self.spec.parameters.tensors(model)
+            parameters = self.spec.weights()
             blocks = self.spec.parameters.blocks
             try:
                 rows = generic.rows_by_vmap(model, self.output, parameters, blocks, inputs)

@@ -33,7 +33,7 @@ def rows(model: nn.Module, spec: TangentSpec, blocks: Sequence[Block], inputs: I
     Raises:
         CannotTransform: if ``torch.func`` fails and ``by_loop`` is not set.
     """
-    parameters = spec.parameters.tensors(model)
+    parameters = spec.weights()
     if by_loop:
         return rows_by_loop(model, spec.output, parameters, blocks, inputs).detach().to(spec.dtype)
     try:

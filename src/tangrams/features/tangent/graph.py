@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tangrams.features.tangent.consumers import BY_NODE, Consumer, Source
+from tangrams.features.tangent.consumers import BY_NODE, Consumer, Expansion, Source
 
 _VIEWS = {
     "ViewBackward0",
@@ -82,7 +82,8 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
         label = node.name()
         if label.startswith(_REENTRANT):
             uses.reentrant = True
-        uses.floats += _numel(node)
+        if label not in _VIEWS and label not in _TRANSPOSES:
+            uses.floats += _numel(node)
         reader = BY_NODE.get(label)
         if reader is None:
             continue
@@ -95,6 +96,11 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
         if consumer is not None:
             uses.consumers.append(consumer)
             explained.update((node, slot) for slot in consumer.sources)
+    passed = {id(node) for consumer in uses.consumers for s in consumer.sources.values() for node in s.through}
+    doubled = [c for c in uses.consumers if isinstance(c, Expansion) and id(c.node) in passed]
+    for consumer in doubled:  # the matrix product behind the expansion reads the parameter already
+        uses.consumers.remove(consumer)
+        explained.discard((consumer.node, 0))
     for name, leaf in leaves.items():
         stranger = _stranger(leaf, parents, explained)
         if stranger is not None:
@@ -115,6 +121,7 @@ def _numel(node: Any) -> int:
 def _resolve(node: Any, names: Mapping[int, str]) -> Source | None:
     """The parameter at the end of a chain of views, and how it is seen through them."""
     top: tuple[int, ...] | None = None
+    through: list[Any] = []
     transposed = expanded = False
     while node is not None:
         variable = getattr(node, "variable", None)
@@ -123,8 +130,9 @@ def _resolve(node: Any, names: Mapping[int, str]) -> Source | None:
             if name is None:
                 return None
             shape = tuple(variable.shape)
-            return Source(name, shape, shape if top is None else top, transposed, expanded)
+            return Source(name, shape, shape if top is None else top, transposed, expanded, tuple(through))
         label = node.name()
+        through.append(node)
         shape = tuple(node._input_metadata[0].shape)
         top = shape if top is None else top
         if label in _TRANSPOSES:

@@ -51,13 +51,19 @@ class Factors(ABC):
     def norms(self, rows: slice) -> Tensor:
         """Squared norms of the samples ``rows``: ``(r, P)``."""
 
-    def quadratic(self, weights: Tensor) -> Tensor:
-        """``Σ w_ic w_jd ⟨J_ic, J_jd⟩`` over the first samples: weights ``(r, k)``, contracted as for a tile."""
+    def quadratic(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """``Σ w_ic w_jd ⟨J_ic, J_jd⟩`` over the first samples, contracted as for a tile, and its size ``(Σ |w| ‖J‖)²``.
+
+        Args:
+            weights: ``(r, k)``.
+        """
         r, k = weights.shape
         out = weights.new_zeros(r * k, r * k)
         tile = Tile(out, r, False, False, torch.empty_like(out).view(-1))
         self.add(self, slice(0, k), slice(0, k), tile)
-        return weights.reshape(-1) @ out @ weights.reshape(-1)
+        flat = weights.reshape(-1)
+        norms = out.diagonal().clamp_min(0).sqrt()
+        return torch.dot(flat, out.mv(flat)), torch.dot(flat.abs(), norms).square()
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,9 @@ class _StructuredFactors(Factors):
 
     def fill(self, function: int, where: slice, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
         (k,) = self.group.consumers
+        if self.gradients.shape[:2] == (1, gradients[k].shape[0]):  # all there is: no copy
+            self.inputs, self.gradients = _linear(consumers[k]).inputs[:, 0], gradients[k].movedim(1, 0)
+            return
         if function == 0:
             self.inputs[where] = _linear(consumers[k]).inputs[:, 0]
         self.gradients[function, where] = gradients[k][:, 0]
@@ -314,7 +323,15 @@ class _DenseFactors(Factors):
         assert isinstance(self.group, Materialised)  # the generic route fills all functions at once
         target = self.rows[function, where]
         if len(self.group.parts) == 1:
-            self._part(self.group.parts[0], target, consumers, gradients)
+            (part,) = self.group.parts
+            whole = self.rows.shape[0] == 1 and target.shape[0] == self.rows.shape[1]
+            if whole and len(part.uses) == 1:
+                k, slot = part.uses[0]
+                fresh = consumers[k].fresh_rows(slot, _cut(part, consumers[k], gradients[k]))
+                if fresh is not None:
+                    self.rows = fresh[None]
+                    return
+            self._part(part, target, consumers, gradients)
             return
         for part in self.group.parts:
             rows = target.new_empty(target.shape[0], part.stop - part.start)
@@ -325,10 +342,7 @@ class _DenseFactors(Factors):
     def _part(part: Part, out: Tensor, consumers: Sequence[Consumer], gradients: Mapping[int, Tensor]) -> None:
         if len(part.uses) == 1:
             ((k, slot),) = part.uses
-            gradient = gradients[k]
-            if part.channels is not None:
-                gradient = consumers[k].split(gradient, *part.channels)
-            consumers[k].native_rows(slot, gradient, out)
+            consumers[k].rows(slot, _cut(part, consumers[k], gradients[k]), out)
             return
         add_uses(part.uses, out, consumers, gradients)
 
@@ -339,13 +353,18 @@ class _DenseFactors(Factors):
     def norms(self, rows: slice) -> Tensor:
         return torch.linalg.vecdot(self.rows[:, rows], self.rows[:, rows])
 
-    def quadratic(self, weights: Tensor) -> Tensor:
-        """``‖Jᵀ w‖²``."""
+    def quadratic(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """``‖Jᵀ w‖²``, and its size."""
         r, k = weights.shape
         total = self.rows.new_zeros(self.rows.shape[2])
         for c in range(r):
             total.addmv_(self.rows[c, :k].mT, weights[c])
-        return total @ total
+        norms = torch.linalg.vector_norm(self.rows[:, :k], dim=2)
+        return torch.dot(total, total), (weights.abs() * norms).sum().square()
+
+
+def _cut(part: Part, consumer: Consumer, gradient: Tensor) -> Tensor:
+    return gradient if part.channels is None else consumer.split(gradient, *part.channels)
 
 
 def add_uses(

@@ -10,10 +10,10 @@ from tangrams.features.tangent.groups import Group
 from tangrams.features.tangent.recipe import Recipe
 from tangrams.features.tangent.spec import TangentSpec
 
-_GRAPH_BYTES = 192 << 20
+_GRAPH_BYTES = 384 << 20
 """Largest graph of a single batch that is read layer by layer instead of being stored."""
 
-_CHUNK_BYTES = 24 << 20
+_CHUNK_BYTES = 64 << 20
 """Aimed size of a batch's intermediate results when samples are run in batches: what caches hold."""
 
 _TILE_BYTES = 20 << 20

@@ -29,7 +29,7 @@ def transposed_product(spec: TangentSpec, inputs: Inputs, u: Tensor) -> Tensor:
     with spec.ref.session() as model:
         recipe = recipe_for(spec, model, inputs)
         out = torch.zeros(functions if spec.output.folds else 1, p, k, dtype=spec.dtype, device=spec.ref.device)
-        parameters = list(spec.parameters.tensors(model).values())
+        parameters = list(spec.weights().values())
         for where, batch in _batches(spec, inputs, recipe.floats):
             values = generic.outputs(model, spec.output, batch)
             for j in range(k):
@@ -56,7 +56,7 @@ def forward_product(spec: TangentSpec, inputs: Inputs, v: Tensor) -> Tensor | No
     with spec.ref.session() as model:
         recipe = recipe_for(spec, model, inputs)
         out = torch.empty(inputs.n, recipe.r, v.shape[1], dtype=spec.dtype, device=spec.ref.device)
-        parameters = spec.parameters.tensors(model)
+        parameters = spec.weights()
         try:
             for where, batch in _batches(spec, inputs, recipe.floats):
                 for j in range(v.shape[1]):

@@ -67,7 +67,7 @@ def recipe_for(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
     """The recipe for inputs of this kind, made at the first meeting."""
     key = inputs.signature()
     found = spec.recipes.get(key)
-    for parameter in spec.parameters.tensors(model).values():
+    for parameter in spec.weights().values():
         parameter.requires_grad_(True)  # the session puts back what was frozen since
     if found is None:
         found = spec.recipes[key] = _make(spec, model, inputs)
@@ -121,7 +121,7 @@ def _generic_groups(spec: TangentSpec, recipe: Recipe) -> list[Group]:
 
 def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
     probe = inputs.take(torch.arange(PROBE) % inputs.n)
-    parameters = spec.parameters.tensors(model)
+    parameters = spec.weights()
     guards.independent_and_deterministic(spec, model, probe)
     values = generic.outputs(model, spec.output, probe)
     require_graph(values, type(model).__name__)

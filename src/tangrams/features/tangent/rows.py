@@ -219,5 +219,9 @@ def outputs_per_sample(spec: TangentSpec, inputs: Inputs) -> int:
     """r, from the network's answer to a few samples; a network that cannot be used is refused here."""
     if inputs.n == 0:
         return spec.num_outputs or 1
+    known = spec.recipes.get(inputs.signature())
+    if known is not None:
+        spec.meet(known.r)
+        return known.r
     with spec.ref.session() as model:
         return recipe_for(spec, model, inputs).r

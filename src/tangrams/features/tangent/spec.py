@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.outputs import Output, as_output
@@ -88,6 +88,10 @@ class TangentSpec:
     def dtype(self) -> torch.dtype:
         """What inner products are summed in: at least float32."""
         return torch.promote_types(self.ref.dtype, torch.float32)
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The selected parameters, by name."""
+        return self.parameters.among(self.ref.known.parameters)
 
     def meet(self, num_outputs: int) -> None:
         """Remember r from a call of the network."""

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-TRIANGLE_WORK = 1_000_000_000
-"""Multiply-adds above which half a symmetric product by blocks beats the whole by one call."""
+TRIANGLE_WORK = 100_000_000
+"""Multiply-adds above which a symmetric product by blocks beats the whole by one call."""
 
-PIECES = 8
+_BLOCK_WORK = 250_000_000
+"""Multiply-adds of the whole per block: more, smaller blocks save more but run less efficiently."""
+
+_PIECES = 8
 
 
 class Tile:
@@ -44,7 +47,7 @@ class Tile:
         self.lower_only = True
         unit = self.height if self.functions > 1 else 1
         count = rows // unit
-        pieces = min(PIECES, count)
+        pieces = max(2, min(_PIECES, count, rows * columns * features // _BLOCK_WORK))
         edges = [count * i // pieces * unit for i in range(pieces + 1)]
         for start, stop in zip(edges, edges[1:], strict=False):
             yield slice(start, stop), slice(0, stop)

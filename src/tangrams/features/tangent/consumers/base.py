@@ -24,6 +24,7 @@ class Source:
         seen: the shape that the node sees.
         transposed: whether the node sees its matrix transpose.
         expanded: whether it was broadcast along new leading dimensions.
+        through: the nodes of the views.
     """
 
     parameter: str
@@ -31,6 +32,7 @@ class Source:
     seen: tuple[int, ...]
     transposed: bool = False
     expanded: bool = False
+    through: tuple[Any, ...] = ()
 
     @property
     def is_view(self) -> bool:
@@ -79,9 +81,9 @@ class Consumer(ABC):
     def rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
         """Write per-sample gradients of the parameter at ``slot`` into ``out (n, numel)``, in its own order."""
 
-    def native_rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
-        """As :meth:`rows`, in whatever order is fastest: the same for every batch and function."""
-        self.rows(slot, gradient, out)
+    def fresh_rows(self, slot: int, gradient: Tensor) -> Tensor | None:
+        """As :meth:`rows`, as a tensor of its own; None where rows are better written into place."""
+        return None
 
     def channels(self, slot: int) -> int:
         """How many output channels the rows of ``slot`` can be split into; 0 if they cannot."""

@@ -67,6 +67,14 @@ class Addition(_Broadcast):
         return sign * float(self.node._saved_alpha)
 
 
+class Expansion(_Broadcast):
+    """A parameter broadcast by ``expand``, such as a class token."""
+
+    def derivative(self, slot: int) -> float:
+        """1."""
+        return 1.0
+
+
 class Product(_Broadcast):
     """``x ⊙ w``."""
 
