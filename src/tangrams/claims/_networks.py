@@ -78,9 +78,19 @@ def train(
     network.eval()
 
 
-def clean_digits(n: int, seed: int, *, dtype: torch.dtype = torch.float32) -> tuple[Labelled, Labelled]:
-    """The first n training digits, shuffled, and the 450 test digits; nothing planted."""
-    split = digits(label_noise=0, duplicates=0, seed=seed)
-    order = torch.randperm(len(split.train), generator=torch.Generator().manual_seed(seed))[:n]
-    train_part = Labelled(split.train.inputs[order].to(dtype), split.train.labels[order])
-    return train_part, Labelled(split.test.inputs.to(dtype), split.test.targets)
+def samples_of(name: str | None, n: int, seed: int, *, dtype: torch.dtype = torch.float32) -> tuple[Labelled, Labelled]:
+    """Some n random training samples and up to 1000 test samples: of scikit-learn's digits, or of a data set by name."""
+    generator = torch.Generator().manual_seed(seed)
+    if name is None:
+        split = digits(label_noise=0, duplicates=0, seed=seed)
+        parts = [(split.train.labelled(), n), (split.test, 450)]
+    else:
+        from tangrams.data import load
+
+        found = load(name)
+        parts = [(found.train, n), (found.test, 1000)]
+    chosen = []
+    for part, count in parts:
+        index = torch.randperm(len(part.targets), generator=generator)[:count]
+        chosen.append(Labelled(part.inputs[index].to(dtype), part.targets[index]))
+    return chosen[0], chosen[1]
