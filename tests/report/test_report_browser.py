@@ -145,7 +145,7 @@ def test_everything_is_reached_by_the_tab_key_and_focus_can_be_seen(visit):
     reached = set()
     for _ in range(80):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+        reached.add(page.evaluate("document.activeElement.id || String(document.activeElement.className)"))
         width = page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)")
         inside = page.evaluate("document.activeElement.type === 'radio'")  # its label carries the outline
         assert width >= 2 or inside
@@ -238,7 +238,9 @@ def test_a_link_leads_to_a_sample_and_shows_it(visit, example):
     page = visit(fragment=f"#{closest}").page
     assert selected(page) == closest
     page.locator("#fragility .closest a").nth(2).click()
-    page.wait_for_function("document.querySelector('#grid [aria-selected=true]').dataset.id !== arguments", arg=closest)
+    page.wait_for_function(
+        "(id) => document.querySelector('#grid [aria-selected=true]').dataset.id !== id", arg=closest
+    )
     assert selected(page) == example.classification()["fragility"]["closest"][2]["id"]
 
 

@@ -1,0 +1,232 @@
+"""The report as a file: drawn from study.json alone, self-contained, escaped, small, the same every time."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tangrams.study.report import Finding, findings, render
+
+FIVE_MEGABYTES = 5 * 2**20
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements, text by element, and whether every element is closed in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.texts, self.ids = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes {self.open[-1]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def text(self):
+        return " ".join(data for tag, data in self.texts if tag not in ("script", "style"))
+
+
+def drawn_page(study, tmp_path):
+    text = render(study, tmp_path / "report.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_a_report_is_one_well_formed_file_below_five_megabytes(any_study, tmp_path):
+    text, page = drawn_page(any_study, tmp_path)
+    assert len(text.encode()) < FIVE_MEGABYTES
+    assert len(page.ids) == len(set(page.ids))
+    assert {
+        "glance",
+        "explanations",
+        "labels",
+        "redundancy",
+        "richness",
+        "fragility",
+        "layers",
+        "next",
+        "again",
+    } <= set(page.ids)
+    targets = [a["href"][1:] for tag, a in page.elements if tag == "a" and a.get("href", "").startswith("#")]
+    assert set(targets) <= set(page.ids) | set(any_study["samples"])
+
+
+def test_a_report_names_no_other_place_to_load_from(any_study, tmp_path):
+    text, page = drawn_page(any_study, tmp_path)
+    for tag, attributes in page.elements:
+        for key in ("src", "srcset", "action", "data", "poster"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        if tag == "a":
+            href = attributes["href"]
+            assert href.startswith("#") or re.fullmatch(r"[\w./-]+", href), href
+    assert not re.search(r"url\((?!data:)|@import|https?://", re.sub(r"<script.*?</script>", "", text, flags=re.S))
+    policy = next(a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_users_text_is_text_and_never_markup(example, tmp_path):
+    study = example.hostile()
+    _, page = drawn_page(study, tmp_path)
+    names = [tag for tag, _ in page.elements]
+    assert names.count("script") == 2
+    assert "b" not in [tag for tag, a in page.elements if "onclick" in a]
+    assert not [a for _, a in page.elements if any(key.startswith("on") for key in a)]
+    assert study["model"]["name"] in page.text()
+    assert study["data"]["name"] in page.text()
+    assert study["again"]["command"] in page.text()
+    assert "{{ 7 * 7 }}" in page.text()
+    (data,) = [data for tag, data in page.texts if tag == "script" and data.startswith("{")]
+    assert not set("<>&\u2028\u2029") & set(data)
+    assert json.loads(data)["classes"][:2] == study["data"]["classes"][:2]
+    assert "javascript:" not in [a.get("href", "")[:11] for _, a in page.elements]
+
+
+def test_drawing_again_from_the_file_gives_the_same_bytes(any_study, tmp_path):
+    source = tmp_path / "study.json"
+    source.write_text(json.dumps(any_study), encoding="utf-8")
+    first = render(any_study, tmp_path / "a" / "report.html").read_bytes()
+    assert render(str(source), tmp_path / "b.html").read_bytes() == first
+    assert render(source, str(tmp_path / "b.html")).read_bytes() == first
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.html", "study.json"]
+
+
+def test_drawing_does_not_change_the_study(any_study, tmp_path):
+    before = copy.deepcopy(any_study)
+    render(any_study, tmp_path / "report.html")
+    assert any_study == before
+
+
+@pytest.mark.parametrize("content", ["not json", '{"version": "1.0"', "[]", '{"version": "0.3"}', "{}"])
+def test_what_is_no_study_is_refused_and_an_old_report_stays(content, tmp_path):
+    source, target = tmp_path / "study.json", tmp_path / "report.html"
+    source.write_text(content)
+    target.write_text("old")
+    with pytest.raises(ValueError, match=r"study\.json"):
+        render(source, target)
+    assert target.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "study.json"]
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        render(tmp_path / "nothing.json", tmp_path / "report.html")
+
+
+def test_three_findings_stand_out_and_link_to_sections(example):
+    found = findings(example.classification())
+    assert [type(f) for f in found] == [Finding] * 3
+    assert found[0].section == "labels"
+    assert "33 training labels look wrong" in found[0].text
+    assert len({f.section for f in found}) == 3
+    assert findings(example.absent()) == []
+    assert len(findings(example.classification(), most=1)) == 1
+
+
+def test_what_stands_out_more_comes_first(example):
+    study = example.classification()
+    study["labels"].update(count=1, suspects=study["labels"]["suspects"][:1], precision=[])
+    for row in study["layers"]["layers"]:
+        row["flags"] = [{"measure": "norm", "direction": "high"}]
+    assert findings(study)[0].section == "layers"
+
+
+def answers(study, tmp_path):
+    text, _ = drawn_page(study, tmp_path)
+    return re.findall(r'class="answer">(.*?)</(?:p|span)>', text, flags=re.S)
+
+
+def test_sentences_carry_the_numbers_of_the_study(example, tmp_path):
+    said = " ".join(answers(example.classification(), tmp_path))
+    for words in (
+        "On 144 of 150 test samples",
+        "33 of 600 training labels look wrong",
+        "87 % (82 to 92 %)".replace(" %", "\u202f%"),
+        "29 of the 30 planted errors are among them",
+        "10 training samples repeat another exactly, 1 pair is nearly the same",
+        "166 effective dimensions of 600 at δ = 0.05",
+        "2 of 4 layers with weights look unlike a healthy one",
+        "Not measured: no pool of unlabelled samples was given",
+    ):
+        assert words in said, words
+
+
+def test_quiet_sections_fold_and_say_nothing_unusual(example, tmp_path):
+    text, _ = drawn_page(example.quiet(), tmp_path)
+    assert text.count('<details class="quiet">') == 3
+    assert text.count("Nothing unusual: ") == 3
+
+
+def test_an_estimate_without_interval_says_why_and_precision_is_never_invented(example, tmp_path):
+    study = example.classification()
+    study["labels"]["precision"] = []
+    study["network"]["accuracy"] = {"value": 0.95, "interval": None, "how": "a single test sample each: no interval"}
+    _, page = drawn_page(study, tmp_path)
+    assert "how many really are is not estimated" in page.text()
+    assert "a single test sample each: no interval" in page.text()
+
+
+def test_advice_promises_nothing_where_the_interval_contains_no_change(example, tmp_path):
+    study = example.classification()
+    _, page = drawn_page(study, tmp_path)
+    assert "cannot promise anything from more data" in page.text()
+    for point in study["richness"]["risk"]["extrapolation"]:
+        point["risk"] = {"value": 0.1, "interval": [0.09, 0.11], "how": "95 % bootstrap"}
+    _, page = drawn_page(study, tmp_path)
+    assert "More data of the same kind should help" in page.text()
+    for point in study["richness"]["risk"]["extrapolation"]:
+        point["risk"]["interval"] = None
+    _, page = drawn_page(study, tmp_path)
+    assert "do not decide on it alone" in page.text()
+
+
+def test_distance_is_said_not_to_beat_confidence_only_when_it_does_not(example, tmp_path):
+    study = example.classification()
+    assert "it does not beat confidence" in drawn_page(study, tmp_path)[1].text()
+    study["fragility"]["error_detection"]["value"]["value"] = 0.99
+    assert "it does not beat confidence" not in drawn_page(study, tmp_path)[1].text()
+
+
+def test_every_score_stands_beside_its_baselines(example, tmp_path):
+    _, page = drawn_page(example.classification(), tmp_path)
+    for words in ("loss ranking 0.723", "input neighbours 0.943", "input cosine 0.256", "confidence 0.966"):
+        assert words in page.text(), words
+
+
+def test_a_study_of_a_thousand_images_stays_small(example, tmp_path):
+    """500 test samples and 2000 training samples of 32 × 32 in colour, all of them shown."""
+    import torch
+
+    from tangrams.study.report import png
+
+    study = example.classification()
+    generator = torch.Generator().manual_seed(0)
+    smooth = [
+        torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=generator), size=32, mode="bilinear")[0]
+        for _ in range(40)
+    ]
+    pictures = [png((image * 16).round() / 16) for image in smooth]
+    for i, sample in enumerate(study["samples"].values()):
+        sample["image"] = pictures[i % len(pictures)]
+    size = render(study, tmp_path / "report.html").stat().st_size
+    assert size < FIVE_MEGABYTES
