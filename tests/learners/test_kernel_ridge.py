@@ -5,10 +5,11 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.kernel_ridge import KernelRidge as PeerRidge
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier, one_hot
 from tangrams.operators.ridge import DELTAS, GramSpectrum
+from tangrams.testing.conformance import Case
+from tangrams.testing.suites.estimator import estimator_conformance
 
 
 @pytest.fixture
@@ -80,8 +81,9 @@ def test_bad_input_is_named(problem, make, match):
         make(problem[0])
 
 
-@parametrize_with_checks(
-    [KernelRidge(), KernelRidge(delta=0.1), KernelRidgeClassifier(), KernelRidgeClassifier(delta=0.1)]
+TestKernelRidge = estimator_conformance(
+    Case(KernelRidge),
+    Case(lambda: KernelRidge(delta=0.1), name="KernelRidge-fixed"),
+    Case(KernelRidgeClassifier),
+    Case(lambda: KernelRidgeClassifier(delta=0.1), name="KernelRidgeClassifier-fixed"),
 )
-def test_scikit_learn_conventions(estimator, check):
-    check(estimator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Float[Tensor, "n C"]:
 class _KernelRidgeBase(KernelMixin, BaseEstimator):
     """What both estimators share: the spectrum, the choice of δ, and the answers by smoother weights."""
 
+    @no_type_check  # scikit-learn: a constructor takes anything, fit judges it
     def __init__(
         self,
         kernel: HasGram | Literal["precomputed"] | None = None,

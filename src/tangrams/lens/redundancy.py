@@ -99,13 +99,13 @@ def near_duplicates(
     return NearDuplicates(pairs, values[above], threshold, quantile, level)
 
 
-def k_centre_order(K: Float[Tensor, "n n"], *, last: Bool[Tensor, "n"] | None = None) -> Int[Tensor, "n"]:
+def k_centre_order(K: Tensor, *, last: Bool[Tensor, "n"] | None = None) -> Int[Tensor, "n"]:
     """Order samples so that every prefix covers the rest well: greedy k-centre in the kernel's distance.
 
     Starts at the sample nearest the mean; the next is always the one farthest from those chosen.
 
     Args:
-        K: the samples' Gram.
+        K: the samples' Gram, ``(n, n)``.
         last: samples to choose only after all others, such as those whose labels are suspect.
 
     Raises:
@@ -160,15 +160,6 @@ class SubsetCurve:
     chosen: Float[Tensor, "f"]
     random: Float[Tensor, "f repeats"]
     full: float
-
-    def smallest_within(self, tolerance: float) -> float:
-        """The smallest fraction from which on the chosen subsets stay within ``tolerance`` of the full score."""
-        smallest = 1.0
-        for fraction, score in zip(reversed(self.fractions), self.chosen.flip(0).tolist(), strict=True):
-            if score < self.full - tolerance:
-                break
-            smallest = fraction
-        return smallest
 
 
 def subset_curve(

@@ -51,8 +51,8 @@ class SmootherExplanations:
 
 def smoother_explanations(
     spectrum: GramSpectrum,
-    cross: Float[Tensor, "m n"],
-    targets: Float[Tensor, "n C"],
+    cross: Tensor,
+    targets: Tensor,
     *,
     delta: float = 1.0,
     columns: Int[Tensor, "m"] | None = None,
@@ -67,8 +67,8 @@ def smoother_explanations(
 
     Args:
         spectrum: of the training samples' Gram.
-        cross: inner products of the explained with the training samples.
-        targets: class indicators or regression targets.
+        cross: inner products of the explained with the training samples, ``(m, n)``.
+        targets: class indicators or regression targets, ``(n, C)``.
         delta: the ridge in units of the mean diagonal.
         columns: which output of each sample to explain; None: the model's largest.
 

@@ -115,8 +115,7 @@ class Material:
         train = self.problem.train
         if self.problem.task == "regression":
             return target_errors(kernel.spectrum, self.targets)
-        assert train.targets is not None  # read_problem refuses a training set without
-        return label_errors(kernel.spectrum, train.targets, len(self.problem.classes))
+        return label_errors(kernel.spectrum, train.given, len(self.problem.classes))
 
     @property
     def delta(self) -> float:

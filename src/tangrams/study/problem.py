@@ -42,6 +42,17 @@ class Split:
     def __len__(self) -> int:
         return self.inputs.n
 
+    @property
+    def given(self) -> Tensor:
+        """The targets of samples that have some.
+
+        Raises:
+            ValueError: if these have none.
+        """
+        if self.targets is None:
+            raise ValueError(f"the {self.name} samples have no targets")
+        return self.targets
+
     def id(self, index: int) -> str:
         """The name of a sample in the report: split and position in the user's dataset."""
         return f"{self.name}/{int(self.positions[index])}"
@@ -81,11 +92,9 @@ class Problem:
 
     def encode(self, split: Split) -> Float[Tensor, "n C"]:
         """Targets as columns: class indicators, or values in training standard deviations about the mean."""
-        if split.targets is None:
-            raise ValueError(f"the {split.name} samples have no targets")
         if self.task == "classification":
-            return one_hot(split.targets, len(self.classes))
-        return (split.targets - self.mean) / self.scale
+            return one_hot(split.given, len(self.classes))
+        return (split.given - self.mean) / self.scale
 
     def standardised_outputs(self, split: Split) -> Float[Tensor, "n C"]:
         """The network's logits; in a regression its values in the units of :meth:`encode`."""
@@ -98,7 +107,7 @@ class Problem:
     def score(self, predicted: Float[Tensor, "m C"]) -> float:
         """What predictions on the test samples are worth: accuracy, or R²."""
         if self.task == "classification":
-            return float((predicted.argmax(1) == self.test.targets).double().mean())
+            return float((predicted.argmax(1) == self.test.given).double().mean())
         wanted = self.encode(self.test)
         return 1 - float((predicted - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
 

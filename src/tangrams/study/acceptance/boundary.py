@@ -23,7 +23,7 @@ def measure_boundary(bench: Bench) -> list[Criterion]:
         correlations.append(float(spearmanr(near, radius).statistic))  # type: ignore[attr-defined]
         ratios.append(float((radius / near).median()))
         crossed.append(float(attack.crossed.double().mean()))
-        wrong = test.outputs.argmax(1) != test.targets
+        wrong = test.outputs.argmax(1) != test.given
         if bool(wrong.any()):
             distance_area.append(auroc(-found.distance.double(), wrong, 0)["value"])
             confidence = material.problem.probabilities(test).max(1).values

@@ -40,7 +40,7 @@ def measure(material: Material) -> dict[str, Any]:
     attacked = torch.cat([closest, order[~torch.isin(order, closest)]])[:ATTACKED]
     attack = boundary_attack(material.model, test.inputs.take(attacked))
     confidence = problem.probabilities(test).max(1).values
-    right = test.outputs.argmax(1) == test.targets
+    right = test.outputs.argmax(1) == test.given
     distances = found.distance.to(torch.float64)
     one_sided = bool(right.all()) or not bool(right.any())
     return {

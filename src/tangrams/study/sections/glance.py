@@ -44,7 +44,7 @@ def surrogates(material: Material) -> dict[str, Any]:
     }
     if problem.task == "classification":
         logistic = KernelLogisticRegression("precomputed", C=LOGISTIC_C, tol=1e-4).fit(
-            kernel.gram.numpy(), problem.train.targets
+            kernel.gram.numpy(), problem.train.given
         )
         logits = torch.full((len(problem.test), len(problem.classes)), -np.inf, dtype=torch.float64)
         logits[:, torch.from_numpy(logistic.classes_)] = torch.from_numpy(
@@ -81,7 +81,7 @@ def fidelity(problem: Problem, outputs: Float[Tensor, "m C"], seed: int) -> dict
         return float(kendalltau(ours[index], theirs[index]).statistic)  # type: ignore[attr-defined]
 
     return {
-        "accuracy": share(outputs.argmax(1) == test.targets),
+        "accuracy": share(outputs.argmax(1) == test.given),
         "agreement": share(outputs.argmax(1) == network.argmax(1)),
         "kendall": bootstrap(tau, len(test), seed=seed, repeats=100, resampled="test samples"),
     }
@@ -89,14 +89,13 @@ def fidelity(problem: Problem, outputs: Float[Tensor, "m C"], seed: int) -> dict
 
 def log_probability_of_given(outputs: Float[Tensor, "m C"], split: Split) -> Float[Tensor, "m"]:
     """Log-softmax at the given class: in the logarithm a confident network's probabilities stay apart."""
-    assert split.targets is not None
-    return outputs.log_softmax(1).gather(1, split.targets[:, None])[:, 0]
+    return outputs.log_softmax(1).gather(1, split.given[:, None])[:, 0]
 
 
 def _quality(problem: Problem, split: Split, outputs: Float[Tensor, "n C"], seed: int) -> dict[str, Any]:
     """Accuracy with a Wilson interval, or R² with a bootstrap interval."""
     if problem.task == "classification":
-        return share(outputs.argmax(1) == split.targets)
+        return share(outputs.argmax(1) == split.given)
     wanted = problem.encode(split)
 
     def r_squared(index: Tensor) -> float:

@@ -38,13 +38,12 @@ def rankings(material: Material) -> dict[str, Tensor]:
     """Method → how suspect each label is, larger is more suspect; ours first, then the baselines."""
     problem = material.problem
     train = problem.train
-    assert train.targets is not None
     scores = {"closed-form leave-one-out": -material.errors.score}
     if problem.task == "classification":
-        scores["loss ranking"] = torch.nn.functional.cross_entropy(train.outputs, train.targets, reduction="none")
+        scores["loss ranking"] = torch.nn.functional.cross_entropy(train.outputs, train.given, reduction="none")
         flat = train.flat_inputs()
         if flat is not None:
-            scores["input neighbours"] = -neighbour_votes(flat, train.targets)
+            scores["input neighbours"] = -neighbour_votes(flat, train.given)
     else:
         residual = material.targets - problem.standardised_outputs(train)
         scores["loss ranking"] = residual.square().sum(1)
@@ -63,18 +62,17 @@ def share_found(scores: Tensor, wrong: Tensor, fraction: float = 0.1) -> Tensor:
 
 def _suspect(material: Material, i: int) -> dict[str, Any]:
     errors, train = material.errors, material.problem.train
-    assert train.targets is not None
     row: dict[str, Any] = {"id": train.id(i), "score": float(errors.score[i])}
     similarity = material.kernel.gram[i].clone()
     similarity[i] = -torch.inf
     similarity[errors.flagged] = -torch.inf
     if material.problem.task == "classification":
         suggested = int(errors.suggested[i])
-        row |= {"given": int(train.targets[i]), "suggested": suggested}
-        similarity[train.targets != suggested] = -torch.inf
+        row |= {"given": int(train.given[i]), "suggested": suggested}
+        similarity[train.given != suggested] = -torch.inf
     else:
         scale, mean = material.problem.scale[0], material.problem.mean[0]
-        row |= {"given": float(train.targets[i, 0]), "suggested": float(errors.suggested[i, 0] * scale + mean)}
+        row |= {"given": float(train.given[i, 0]), "suggested": float(errors.suggested[i, 0] * scale + mean)}
     nearest = similarity.topk(min(2, len(train)))
     row["neighbours"] = [train.id(int(j)) for j in nearest.indices[nearest.values > -torch.inf]]
     if material.truth is not None:
@@ -85,13 +83,11 @@ def _suspect(material: Material, i: int) -> dict[str, Any]:
 def _precision(material: Material) -> list[dict[str, Any]]:
     errors, problem = material.errors, material.problem
     train, test = problem.train, problem.test
-    assert train.targets is not None
-    assert test.targets is not None
     if int((~errors.flagged).sum()) < 2:
         return []
-    held_out = label_margins(material.cleanup(errors.delta), test.targets)
+    held_out = label_margins(material.cleanup(errors.delta), test.given)
     calibration = calibrate_label_errors(
-        material.kernel.spectrum, train.targets, len(problem.classes), errors, held_out, seed=material.seed
+        material.kernel.spectrum, train.given, len(problem.classes), errors, held_out, seed=material.seed
     )
     counts = torch.tensor(sorted({k for k in (*COUNTS, errors.count) if 0 < k <= len(train)}))
     how = "95 % Wilson of the false alarms on test labels, taken as right"

@@ -44,7 +44,7 @@ def measure(material: Material) -> dict[str, Any]:
         samples.append(
             {
                 "id": test.id(i),
-                "label": _number(test.targets, i),
+                "label": _number(test.given, i),
                 "predicted": float(test.outputs[i, 0]) if probabilities is None else int(test.outputs[i].argmax()),
                 "probabilities": None if probabilities is None else [round(float(p), 6) for p in probabilities[i]],
                 "explained": int(found.column[i]) if classification else None,
@@ -68,14 +68,13 @@ def measure(material: Material) -> dict[str, Any]:
 def shown(material: Material) -> list[int]:
     """Which test samples to write: all where they are few, else wrong ones first (at most half), then random ones."""
     test = material.problem.test
-    assert test.targets is not None
     m = len(test)
     if m <= SHOWN:
         return list(range(m))
     if material.problem.task == "classification":
-        unlike = (test.outputs.argmax(1) != test.targets).double()
+        unlike = (test.outputs.argmax(1) != test.given).double()
     else:
-        unlike = (test.outputs - test.targets).abs().sum(1)
+        unlike = (test.outputs - test.given).abs().sum(1)
     first = unlike.argsort(descending=True, stable=True)[: min(SHOWN // 2, int((unlike > 0).sum()))].tolist()
     generator = torch.Generator().manual_seed(material.seed)
     rest = [int(i) for i in torch.randperm(m, generator=generator) if int(i) not in set(first)]
@@ -94,13 +93,11 @@ def _quality(material: Material, found: SmootherExplanations, supporters: Tensor
         ),
     }
     if problem.task == "classification":
-        assert problem.train.targets is not None
-        quality["same_class"] = share(problem.train.targets[supporters] == found.column[:, None])
+        quality["same_class"] = share(problem.train.given[supporters] == found.column[:, None])
     if material.truth is not None:
         quality["planted_in_top"] = share(material.truth.wrong[supporters])
     return quality
 
 
-def _number(targets: Tensor | None, i: int) -> float | int:
-    assert targets is not None
+def _number(targets: Tensor, i: int) -> float | int:
     return int(targets[i]) if targets.ndim == 1 else float(targets[i, 0])

@@ -38,7 +38,7 @@ def measure(material: Material, command: str) -> dict[str, Any]:
 def split_fingerprint(split: Split) -> str:
     """SHA-256 over inputs and targets of the samples studied."""
     digest = hashlib.sha256()
-    for tensor in [*split.inputs.tensors(), *([] if split.targets is None else [split.targets])]:
+    for tensor in [*split.inputs.tensors(), *([] if split.targets is None else [split.given])]:
         digest.update(f"{tuple(tensor.shape)}|{tensor.dtype}|".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

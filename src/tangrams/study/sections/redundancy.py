@@ -42,7 +42,7 @@ def measure(material: Material, advance: Advance) -> dict[str, Any]:
         "state": "measured",
         "exact": [[train.id(i) for i in group] for group in groups],
         "exact_count": sum(len(group) - 1 for group in groups),
-        "conflicting": sum(not _same_target(train.targets, group) for group in groups),
+        "conflicting": sum(not _same_target(train.given, group) for group in groups),
         "near": [
             {"a": train.id(int(a)), "b": train.id(int(b)), "similarity": float(s)}
             for (a, b), s in zip(near.pairs[:MOST_PAIRS], near.similarity, strict=False)
@@ -79,7 +79,7 @@ def _keep(material: Material, order: Tensor, fractions: tuple[float, ...]) -> di
     ]
     wanted = problem.encode(problem.test)
     if problem.task == "classification":
-        worth = torch.stack([(p.argmax(1) == problem.test.targets).double() for p in predictions])
+        worth = torch.stack([(p.argmax(1) == problem.test.given).double() for p in predictions])
     else:  # per sample 1 − its share of the squared error, so that the mean is R²
         variance = (wanted - wanted.mean(0)).square().sum(1).mean()
         worth = torch.stack([1 - (p - wanted).square().sum(1) / variance for p in predictions])
@@ -122,7 +122,7 @@ def retrained_score(material: Material, index: Tensor) -> dict[str, Any]:
     problem = material.problem
     outputs = retrained_outputs(material, index)
     if problem.task == "classification":
-        return share(outputs.argmax(1) == problem.test.targets)
+        return share(outputs.argmax(1) == problem.test.given)
     return estimate(network_score(problem, outputs))
 
 

@@ -82,7 +82,7 @@ def _feature_learning(material: Material) -> dict[str, Any] | None:
     after = material.cleanup(material.delta)
     wanted = problem.encode(test)
     if problem.task == "classification":
-        worth = [(outputs.argmax(1) == test.targets).double() for outputs in (after, before)]
+        worth = [(outputs.argmax(1) == test.given).double() for outputs in (after, before)]
     else:
         variance = (wanted - wanted.mean(0)).square().sum(1).mean()
         worth = [1 - (outputs - wanted).square().sum(1) / variance for outputs in (after, before)]
