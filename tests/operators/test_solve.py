@@ -187,6 +187,14 @@ def test_bad_input_is_one_clear_error():
         logdet(eye[:2])
     with pytest.raises(ValueError, match="1 ≤ k"):
         eigsh(eye, 4)
+    with pytest.raises(ValueError, match="symmetric"):
+        eigsh(eye.roll(1, 0))
+    with pytest.raises(ValueError, match="finite"):
+        eigsh(eye * torch.nan)
+    indefinite = FeatureMatrix(rows=features(300, 400))
+    shifted = (indefinite @ indefinite.mT).add_jitter(-300.0)
+    with pytest.raises(ValueError, match="positive definite"):
+        logdet(shifted, memory_budget=100_000)
 
 
 def test_an_empty_system_has_an_empty_answer():

@@ -122,7 +122,7 @@ class DenseRows:
         return f"DenseRows({tuple(self.shape)}, {self.dtype})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ColumnRows:
     """Some columns of any rows; dense work goes panel by panel.
 

@@ -55,7 +55,7 @@ def eigsh(
         ``(values, vectors)``, in the dtype of A.
 
     Raises:
-        ValueError: if A is not square, or k not in 1 … n.
+        ValueError: if A is not square, not symmetric or not finite, or k not in 1 … n.
 
     Example:
         >>> eigsh(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).values
@@ -69,8 +69,7 @@ def eigsh(
         structure = read_structure(A if isinstance(A, Tensor) else A.evaluate_kernel())
         pairs = _through_features(structure, k, rtol, memory_budget)
         if pairs is None and 3 * 8 * n * n <= memory_budget:
-            values, vectors = torch.linalg.eigh(structure.dense())
-            pairs = values.flip(0)[:k], vectors.flip(1)[:, :k]
+            pairs = _dense(structure, k)
         if pairs is None:
             pairs = _block_krylov(
                 structure.product, n, k, rtol, max_iterations, memory_budget, generator, structure.diagonal.device
@@ -83,6 +82,16 @@ def fix_signs(vectors: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     """Turn each column so that its entry of largest magnitude is positive."""
     top = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return vectors * torch.where(top < 0, -1.0, 1.0).to(vectors.dtype)
+
+
+def _dense(structure: Structure, k: int) -> tuple[Tensor, Tensor]:
+    matrix = structure.dense()
+    if not bool(matrix.isfinite().all()):
+        raise ValueError("eigsh: the matrix has an entry that is not finite")
+    if not structure.is_symmetric(matrix):
+        raise ValueError("eigsh needs a symmetric matrix")
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.flip(0)[:k], vectors.flip(1)[:, :k]
 
 
 def _through_features(structure: Structure, k: int, rtol: float, memory_budget: int) -> tuple[Tensor, Tensor] | None:

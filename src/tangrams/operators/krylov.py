@@ -160,5 +160,8 @@ def lanczos_log_quadratic(
 def _gauss_log(alphas: Float[Tensor, "c m"], betas: Float[Tensor, "c l"]) -> Float[Tensor, "c"]:
     tridiagonal = torch.diag_embed(alphas) + torch.diag_embed(betas, offset=1) + torch.diag_embed(betas, offset=-1)
     nodes, vectors = torch.linalg.eigh(tridiagonal)
-    floor = torch.finfo(nodes.dtype).tiny
-    return (vectors[:, 0].square() * nodes.clamp_min(floor).log()).sum(-1)
+    weights = vectors[:, 0].square()
+    # Past a breakdown the recurrence adds nodes of no weight, which may be anything; others are values of A.
+    if bool(((nodes <= 0) & (weights > 1e-12)).any()):
+        raise ValueError("the matrix is not positive definite: its quadratic forms reach zero or below")
+    return torch.where(nodes > 0, weights * nodes.clamp_min(torch.finfo(nodes.dtype).tiny).log(), 0.0).sum(-1)

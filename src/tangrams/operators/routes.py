@@ -75,21 +75,13 @@ def _dense(structure: Structure) -> Direct:
     if not bool(matrix.isfinite().all()):
         i, j = (~matrix.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"the matrix has a non-finite entry at ({i}, {j})")
-    if _is_symmetric(matrix, max(1e-10, 16 * structure.epsilon)):
+    if structure.is_symmetric(matrix):
         factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info) == 0:
             logdet = 2 * factor.diagonal().log().sum()
             return Direct(lambda v: torch.cholesky_solve(v, factor), lambda v: matrix @ v, logdet)
     lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
     return Direct(lambda v: torch.linalg.lu_solve(lu, pivots, v), lambda v: matrix @ v, None)
-
-
-def _is_symmetric(matrix: Tensor, rtol: float, panel: int = 1024) -> bool:
-    tolerance = rtol * float(matrix.diagonal().abs().max()) if len(matrix) else 0.0
-    return all(
-        bool(((matrix[i : i + panel] - matrix[:, i : i + panel].mT).abs() <= tolerance).all())
-        for i in range(0, len(matrix), panel)
-    )
 
 
 def _primal(structure: Structure, rows: Rows) -> Direct:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tangrams.operators.dense_rows import DenseRows
 from tangrams.operators.gram_matrix import GramMatrix
-from tangrams.operators.normal_matrix import NormalMatrix, normal_matrix
+from tangrams.operators.normal_matrix import NormalMatrix
 
 MEMORY_BUDGET = 2 << 30
 """Bytes that a solve may hold beyond its inputs, by default."""
@@ -48,6 +48,21 @@ class Structure:
         value = float(self.diagonal[0])
         return value if value > 0 and bool((self.diagonal == value).all()) else None
 
+    def is_symmetric(self, matrix: Tensor, panel: int = 1024) -> bool:
+        """Whether A is symmetric: by what it is made of, or to the rounding of its entries.
+
+        Args:
+            matrix: :meth:`dense`.
+            panel: rows compared at once.
+        """
+        if isinstance(self.core, NormalMatrix) or (isinstance(self.core, GramMatrix) and self.core.is_symmetric):
+            return True
+        tolerance = max(1e-10, 16 * self.epsilon) * float(matrix.abs().amax()) if len(matrix) else 0.0
+        return all(
+            bool(((matrix[i : i + panel] - matrix[:, i : i + panel].mT).abs() <= tolerance).all())
+            for i in range(0, len(matrix), panel)
+        )
+
     def product(self, v: Tensor) -> Tensor:
         """``A v`` in float64."""
         out = self.diagonal[:, None] * v
@@ -59,11 +74,7 @@ class Structure:
         """A in float64, the core formed by its own fastest exact route; a fresh tensor."""
         if self.core is None:
             return torch.diag(self.diagonal)
-        if isinstance(self.core, NormalMatrix):
-            out = normal_matrix(self.core.rows, torch.float64)
-        else:
-            out = self.core.to_dense().to(torch.float64)
-        out = out * self.scale
+        out = self.core.to_dense().to(torch.float64) * self.scale
         out.diagonal().add_(self.diagonal)
         return out
 

@@ -67,7 +67,8 @@ class Sketch(ABC):
 
     A sketch is made unbound, ``CountSketch(2048, seed=0)``; :meth:`bind` gives it the columns it meets. A member
     writes :meth:`accumulate` and its adjoint :meth:`lift_block`, drawing from :func:`block_generator` only, and
-    :meth:`variance`. The whole state is ``(class, k, seed, columns)``.
+    :meth:`variance`. The whole state is ``(class, k, seed, columns)``. Products are differentiable; under
+    ``torch.vmap`` say ``randomness="same"``, for the draws.
 
     Args:
         num_features: k, the number of sketched features.
@@ -173,7 +174,7 @@ class Sketch(ABC):
                 f"{type(self).__name__} is bound to {self.in_features} columns, got rows of {features.shape[-1]}"
             )
         dtype = torch.promote_types(features.dtype, torch.float32)
-        out = torch.zeros(features.shape[0], self.num_features, dtype=dtype, device=features.device)
+        out = features.new_zeros(features.shape[0], self.num_features, dtype=dtype)
         self.accumulate(features, 0, out)
         return out.to(features.dtype)
 

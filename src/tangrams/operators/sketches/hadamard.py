@@ -76,7 +76,7 @@ class HadamardSketch(Sketch):
             for first in range(0, len(part), _ROWS):
                 rows = part[first : first + _ROWS]
                 padded = out.new_zeros(len(rows), size)
-                torch.mul(rows, signs, out=padded[:, low - base : high - base])
+                padded[:, low - base : high - base] = rows * signs
                 out[first : first + _ROWS].addcmul_(hadamard_transform(padded)[:, inner], outer)
 
     def lift_block(self, u: Float[Tensor, "n k"], start: int, stop: int) -> Float[Tensor, "n width"]:

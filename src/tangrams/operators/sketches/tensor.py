@@ -23,8 +23,8 @@ class TensorSketch(Sketch):
     Each run of columns of shape ``(o, …)`` is read as a matrix (o, i). With independent hashes h and signs s of the two
     axes, ``S[(h₁(o) + h₂(i)) mod k, (o, i)] = s₁(o) s₂(i)``. The sketch of ``g ⊗ a`` is then the circular convolution
     of two small count sketches, ``irfft(rfft(S₁ g) · rfft(S₂ a))``: O(o + i + k log k) for a layer without positions.
-    Unbiased; the shared hashes cost some variance, ``Var ≤ ((5 + ρ²)/k + 4/k²) ‖x‖² ‖y‖²``, less than twice the dense
-    one on real gradients. Pham and Pagh (2013).
+    Unbiased; the shared hashes cost variance, ``Var ≤ ((5 + ρ²)/k + 4/k²) ‖x‖² ‖y‖²``: three times that of dense signs
+    for gradients of rank one that are nearly parallel, which attain it. Pham and Pagh (2013).
 
     Args:
         num_features: k.

@@ -98,6 +98,20 @@ class SketchSuite(Suite):
             close(out, torch.einsum("nto,nti->noi", left, right).flatten(1) @ dense[:, start : start + 260].mT)
 
     @staticmethod
+    def check_gradients_and_vmap_pass_through(case: Case) -> None:
+        """The gradient of ``⟨Sx, u⟩`` in x is ``Sᵀu``, and the gradient of ``⟨Sᵀu, x⟩`` in u is ``Sx``; vmap agrees."""
+        sketch = case.make().bind(mixed_columns())
+        x, u = normal_rows(2, 715), normal_rows(2, sketch.num_features)
+        x.requires_grad_(True)
+        u.requires_grad_(True)
+        close(torch.autograd.grad((sketch.project(x) * u).sum(), x)[0], sketch.lift(u).detach())
+        close(torch.autograd.grad((sketch.lift(u) * x).sum(), u)[0], sketch.project(x).detach())
+        batch = torch.stack([x, 2 * x, -x]).detach()
+        close(
+            torch.vmap(sketch.project, randomness="same")(batch), torch.stack([sketch.project(rows) for rows in batch])
+        )
+
+    @staticmethod
     def check_same_for_any_dtype_and_threads(case: Case) -> None:
         """The draws are those of float64 in every dtype; threads change nothing."""
         sketch = case.make().bind(mixed_columns())
