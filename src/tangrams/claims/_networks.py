@@ -79,7 +79,7 @@ def train(
 
 
 def samples_of(name: str | None, n: int, seed: int, *, dtype: torch.dtype = torch.float32) -> tuple[Labelled, Labelled]:
-    """Some n random training samples and up to 1000 test samples: of scikit-learn's digits, or of a data set by name."""
+    """Some n random training samples and up to 1000 test ones: of scikit-learn's digits, or of a data set by name."""
     generator = torch.Generator().manual_seed(seed)
     if name is None:
         split = digits(label_noise=0, duplicates=0, seed=seed)

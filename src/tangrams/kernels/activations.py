@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from tangrams.features import ModelRef
 from tangrams.features.inputs import as_inputs
 from tangrams.kernels.base import Kernel
+from tangrams.kernels.feature_kernel import any_floating, in_dtype
 
 Heard = list[tuple[str, Tensor]]
 """Module name and activation, in the order of the calls; appended to while the network runs."""
@@ -62,7 +63,7 @@ class ActivationKernel(Kernel):
             ValueError: if nothing was heard, an activation has no sample axis, or batches ran through other layers.
         """
         who = type(self).__name__
-        inputs = as_inputs(x, who).detached()
+        inputs = as_inputs(in_dtype(x, self.ref.dtype), who).detached()
         batches: list[Heard] = []
         with self.ref.session() as network, torch.no_grad():
             for start in range(0, max(inputs.n, 1), self.batch_size):
@@ -98,8 +99,7 @@ class ActivationKernel(Kernel):
         return torch.stack([a.square().sum(1) for a in self.layers(x)]).sum(0)
 
     def _answer_dtype(self, x: Any) -> torch.dtype:
-        tensors = as_inputs(x).tensors()
-        return next((t.dtype for t in tensors if t.is_floating_point()), self.ref.dtype)
+        return super()._answer_dtype(x) if any_floating(x) else self.ref.dtype
 
 
 def keep(name: str, value: Any, heard: Heard) -> None:

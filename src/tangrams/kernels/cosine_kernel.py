@@ -75,10 +75,16 @@ class CosineKernel(Kernel):
         return torch.ones_like(_norms(self.base_kernel._diag(x), "x"))
 
     def _validated(self, x: Any, name: str) -> Any:
-        return self.base_kernel._validated(x, name)
+        try:
+            return self.base_kernel._validated(x, name)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"CosineKernel of {error}") from None
 
     def _check_pair(self, x: Any, y: Any) -> None:
-        self.base_kernel._check_pair(x, y)
+        try:
+            self.base_kernel._check_pair(x, y)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"CosineKernel of {error}") from None
 
     def _answer_dtype(self, x: Any) -> torch.dtype:
         return self.base_kernel._answer_dtype(x)

@@ -52,10 +52,16 @@ class FeatureKernel(Kernel):
             return len(self.phi.diag(one))
 
     def _gram(self, x: Any, y: Any) -> Tensor:
-        return self.phi.gram(x) if y is x else self.phi.gram(x, y)
+        left = self._readable(x)
+        return self.phi.gram(left) if y is x else self.phi.gram(left, self._readable(y))
 
     def _diag(self, x: Any) -> Tensor:
-        return self.phi.diag(x)
+        return self.phi.diag(self._readable(x))
+
+    def _readable(self, x: Any) -> Any:
+        """The samples in the precision that the map computes in; base.py answers in that of the samples."""
+        dtype = self._features_dtype()
+        return x if dtype is None or isinstance(x, DataLoader) else in_dtype(x, dtype)
 
     def _validated(self, x: Any, name: str) -> Any:
         return x if isinstance(x, DataLoader) else super()._validated(x, name)
@@ -66,22 +72,45 @@ class FeatureKernel(Kernel):
 
     def _answer_dtype(self, x: Any) -> torch.dtype:
         # Features of token ids or of a loader's batches have the dtype of what computes them, not of the ids.
-        if isinstance(x, DataLoader) or not _floating(_inputs(x)):
-            return self._features_dtype()
+        if isinstance(x, DataLoader) or not any_floating(x):
+            return self._features_dtype() or self.dtype
         return super()._answer_dtype(x)
 
-    def _features_dtype(self) -> torch.dtype:
-        model = getattr(self.phi, "model", None)
-        tensors = self.phi.parameters() if model is None else model.parameters()
-        return next((p.dtype for p in tensors if p.is_floating_point()), self.dtype)
+    def _features_dtype(self) -> torch.dtype | None:
+        """That of the network's or the map's parameters, if there are any."""
+        first = getattr(self.phi, "first", self.phi)
+        model = getattr(first, "model", first)
+        return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
 
 def _inputs(x: Any) -> Any:
     return x.inputs if isinstance(x, Labelled) else x
 
 
-def _floating(x: Any) -> bool:
+def any_floating(x: Any) -> bool:
+    """Whether samples hold a floating tensor.
+
+    Args:
+        x: tensors in tuples, dicts and ``Labelled``, whose targets do not count.
+    """
+    x = _inputs(x)
     if isinstance(x, Tensor):
         return x.is_floating_point()
     parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple | list) else ()
-    return any(_floating(part) for part in parts)
+    return any(any_floating(part) for part in parts)
+
+
+def in_dtype(x: Any, dtype: torch.dtype) -> Any:
+    """The floating tensors of tensors in tuples, dicts and ``Labelled`` in another dtype.
+
+    Args:
+        x: samples.
+        dtype: of the network that will read them.
+    """
+    if isinstance(x, Labelled):
+        return Labelled(in_dtype(x.inputs, dtype), x.targets)
+    if isinstance(x, Tensor):
+        return x.to(dtype) if x.is_floating_point() else x
+    if isinstance(x, dict):
+        return {name: in_dtype(part, dtype) for name, part in x.items()}
+    return type(x)(in_dtype(part, dtype) for part in x)

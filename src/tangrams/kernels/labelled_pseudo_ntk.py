@@ -16,6 +16,7 @@ from tangrams.features.inputs import as_inputs
 from tangrams.features.outputs import logits_of
 from tangrams.features.parameters import Selection
 from tangrams.kernels.empirical_ntk import EmpiricalNTK
+from tangrams.kernels.feature_kernel import in_dtype
 
 
 class SignedSumOfLogits:
@@ -73,7 +74,7 @@ class LabelledPseudoNTK(EmpiricalNTK):
         n = as_inputs(inputs, who).n
         if n == 0:
             return Labelled(inputs, x.targets)
-        outputs = self.phi.outputs(as_inputs(inputs, who).slice(0, 16))
+        outputs = self.phi.outputs(as_inputs(in_dtype(inputs, self.ref.dtype), who).slice(0, 16))
         refuse_probabilities(outputs, who)
         targets = check_labels(x.targets, outputs.shape[1], who)
         if len(targets) != n:

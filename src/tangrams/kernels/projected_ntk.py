@@ -62,9 +62,9 @@ class ProjectedNTK(FeatureKernel):
         Args:
             x: n samples.
         """
-        rows = self.phi(x)  # (n·C, k); a sketch is projected a panel at a time
+        rows = self.phi(self._readable(x))  # (n·C, k); a sketch is projected a panel at a time
         C = max(self.phi.rows_per_sample, 1)
-        return rows.reshape(len(rows) // C, -1) / C**0.5
+        return rows.reshape(len(rows) // C, C * rows.shape[1]) / C**0.5
 
     def _gram(self, x: Any, y: Any) -> Tensor:
         F = self.features(x)
