@@ -8,10 +8,10 @@ from tangrams.learners.kernel_ridge import one_hot
 from tangrams.lens.label_errors import (
     LabelCalibration,
     calibrate_label_errors,
-    label_errors,
+    find_label_errors,
+    find_target_errors,
     label_margins,
     neighbour_votes,
-    target_errors,
     wilson_interval,
 )
 from tangrams.operators.ridge import GramSpectrum
@@ -31,7 +31,7 @@ def blobs(n=240, classes=3, seed=0):
 def test_scores_are_the_margins_of_models_that_did_not_see_the_label():
     x, _, given, _ = blobs(45)
     K = x @ x.T + 1
-    errors = label_errors(GramSpectrum.of(K), given, 3, delta=0.2)
+    errors = find_label_errors(GramSpectrum.of(K), given, 3, delta=0.2)
     ridge = 0.2 * float(K.diagonal().mean())
     for i in (0, 7, 44):
         keep = torch.arange(45) != i
@@ -46,7 +46,7 @@ def test_scores_are_the_margins_of_models_that_did_not_see_the_label():
 
 def test_planted_errors_come_first_and_get_their_label_back():
     x, labels, given, wrong = blobs()
-    errors = label_errors(GramSpectrum.of(x @ x.T), given, 3)
+    errors = find_label_errors(GramSpectrum.of(x @ x.T), given, 3)
     first = set(errors.order[: len(wrong)].tolist())
     assert len(first & set(wrong.tolist())) >= len(wrong) - 2
     assert float((errors.suggested[wrong] == labels[wrong]).double().mean()) > 0.9
@@ -55,7 +55,7 @@ def test_planted_errors_come_first_and_get_their_label_back():
 
 def test_a_flagged_label_is_one_where_another_class_is_preferred():
     x, _, given, _ = blobs()
-    errors = label_errors(GramSpectrum.of(x @ x.T), given, 3)
+    errors = find_label_errors(GramSpectrum.of(x @ x.T), given, 3)
     torch.testing.assert_close(errors.flagged, errors.suggested != given)
 
 
@@ -72,10 +72,10 @@ def test_outlying_targets_of_a_regression_are_flagged_whatever_their_unit():
     y += 0.1 * torch.randn(150, 1, generator=generator, dtype=torch.float64)
     y[[3, 80]] += 5
     spectrum = GramSpectrum.of(x @ x.T)
-    errors = target_errors(spectrum, y)
+    errors = find_target_errors(spectrum, y)
     assert set(errors.order[:2].tolist()) == {3, 80}
     assert set(torch.nonzero(errors.flagged)[:, 0].tolist()) == {3, 80}
-    scaled = target_errors(spectrum, 1000 * y, delta=errors.delta)
+    scaled = find_target_errors(spectrum, 1000 * y, delta=errors.delta)
     torch.testing.assert_close(scaled.score, errors.score, rtol=1e-9, atol=1e-9)
 
 
@@ -101,7 +101,7 @@ def test_calibration_recovers_a_mixture_that_it_knows_the_parts_of():
 def test_flips_are_found_where_classes_are_apart():
     x, _, given, _ = blobs(300)
     spectrum = GramSpectrum.of(x @ x.T)
-    errors = label_errors(spectrum, given, 3)
+    errors = find_label_errors(spectrum, given, 3)
     held_out, labels, *_ = blobs(300, seed=1)
     Y = one_hot(given, 3)
     scores = Y.mean(0) + held_out @ x.T @ spectrum.dual(Y, errors.delta)
@@ -145,9 +145,9 @@ def test_neighbour_votes_agree_with_a_loop():
 def test_labels_that_do_not_fit_are_named(labels, classes, match):
     x, *_ = blobs(45)
     with pytest.raises(ValueError, match=match):
-        label_errors(GramSpectrum.of(x @ x.T), labels, classes)
+        find_label_errors(GramSpectrum.of(x @ x.T), labels, classes)
 
 
 def test_targets_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"targets \(4, k\)"):
-        target_errors(GramSpectrum.of(torch.eye(4)), torch.zeros(3, 1))
+        find_target_errors(GramSpectrum.of(torch.eye(4)), torch.zeros(3, 1))

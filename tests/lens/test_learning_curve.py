@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from tangrams.lens.learning_curve import LearningCurve, PowerLaw, eigenframework_risk, learning_curve
+from tangrams.lens.learning_curve import LearningCurve, PowerLaw, eigenframework_risk, measure_learning_curve
 from tangrams.operators.ridge import GramSpectrum
 
 SIZES = (100, 150, 220, 330, 500, 700, 1000)
@@ -68,7 +68,7 @@ def test_the_curve_measures_what_refitting_gives():
     new = torch.randn(25, 10, generator=generator, dtype=torch.float64)
     y, wanted = x[:, :1] ** 2, new[:, :1] ** 2
     K, cross = (1 + x @ x.T) ** 2, (1 + new @ x.T) ** 2
-    curve = learning_curve(K, cross, y, wanted, 0.01, sizes=(20, 60), repeats=2)
+    curve = measure_learning_curve(K, cross, y, wanted, 0.01, sizes=(20, 60), repeats=2)
     mean, ridge = y.mean(), 0.01 * float(K.diagonal().mean())
     full = mean + cross @ torch.linalg.inv(K + ridge * torch.eye(60).double()) @ (y - mean)
     torch.testing.assert_close(curve.losses[1, 0], (full - wanted).square().sum(1), rtol=1e-7, atol=1e-9)
@@ -109,7 +109,7 @@ def test_the_omniscient_risk_is_refused_beyond_a_fifth():
 
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="at least 20"):
-        learning_curve(torch.eye(5), torch.ones(2, 5), torch.ones(5, 1), torch.ones(2, 1), 0.1)
+        measure_learning_curve(torch.eye(5), torch.ones(2, 5), torch.ones(5, 1), torch.ones(2, 1), 0.1)
 
 
 def test_a_power_law_is_a_function_of_n():

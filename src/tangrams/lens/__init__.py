@@ -7,6 +7,10 @@ the full one.
 samples teach one another. :func:`boundary_distances` says how far samples are from another answer,
 :func:`layer_health` which layers look unlike those of a healthy network. :func:`match_pointwise` and
 :func:`match_posterior` say how equal two kernels are.
+
+What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
+:func:`find_label_errors` which labels look wrong, :func:`exact_duplicates`, :func:`near_duplicates` and
+:func:`subset_curve` what is redundant, :func:`measure_learning_curve` whether more data would help.
 """
 
 from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
@@ -20,7 +24,15 @@ from tangrams.lens.kernel_matching import (
     posterior_mean,
     zonal,
 )
+from tangrams.lens.label_errors import (
+    LabelCalibration,
+    LabelErrors,
+    calibrate_label_errors,
+    find_label_errors,
+    find_target_errors,
+)
 from tangrams.lens.layers import LayerHealth, layer_health
+from tangrams.lens.learning_curve import LearningCurve, PowerLaw, eigenframework_risk, measure_learning_curve
 from tangrams.lens.learning_dynamics import (
     EventScore,
     ForgettingTracker,
@@ -33,6 +45,15 @@ from tangrams.lens.learning_dynamics import (
     score_events,
 )
 from tangrams.lens.ntk_quality import RegressionGap, kernel_regression_gap, max_eig_ratio, ntk_relative_error
+from tangrams.lens.redundancy import (
+    NearDuplicates,
+    SubsetCurve,
+    exact_duplicates,
+    k_centre_order,
+    near_duplicates,
+    subset_curve,
+)
+from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
 
 __all__ = [
     "BoundaryAttack",
@@ -40,16 +61,29 @@ __all__ = [
     "EventScore",
     "Fidelity",
     "ForgettingTracker",
+    "LabelCalibration",
+    "LabelErrors",
     "LayerHealth",
+    "LearningCurve",
     "MatchReport",
+    "NearDuplicates",
     "PointwiseMatch",
+    "PowerLaw",
     "RegressionGap",
     "Relation",
     "Retrieval",
+    "SmootherExplanations",
+    "SubsetCurve",
     "attribution_precision_recall",
     "boundary_attack",
     "boundary_distances",
+    "calibrate_label_errors",
+    "eigenframework_risk",
     "error_l2_norm",
+    "exact_duplicates",
+    "find_label_errors",
+    "find_target_errors",
+    "k_centre_order",
     "kernel_attribution",
     "kernel_regression_gap",
     "layer_health",
@@ -57,12 +91,16 @@ __all__ = [
     "match_pointwise",
     "match_posterior",
     "max_eig_ratio",
+    "measure_learning_curve",
+    "near_duplicates",
     "ntk_relative_error",
     "posterior_mean",
     "predict_forgetting",
     "prediction_change",
     "relation",
     "score_events",
+    "smoother_explanations",
+    "subset_curve",
     "surrogate_fidelity",
     "top_similar",
     "zonal",

@@ -47,7 +47,7 @@ def label_margins(scores: Float[Tensor, "n C"], labels: Int[Tensor, "n"]) -> Flo
     return given - others.max(1).values
 
 
-def label_errors(
+def find_label_errors(
     spectrum: GramSpectrum, labels: Int[Tensor, "n"], num_classes: int, *, delta: float | None = None
 ) -> LabelErrors:
     """Judge class labels by the closed-form leave-one-out margins of kernel ridge on their indicators.
@@ -71,7 +71,7 @@ def label_errors(
     return LabelErrors(margins, scores.argmax(1), margins < 0, delta)
 
 
-def target_errors(
+def find_target_errors(
     spectrum: GramSpectrum, targets: Float[Tensor, "n k"], *, delta: float | None = None, threshold: float = 5.0
 ) -> LabelErrors:
     """Judge regression targets by closed-form leave-one-out residuals.
@@ -180,7 +180,7 @@ def calibrate_label_errors(
         spectrum: of the samples' Gram.
         labels: class indices as given.
         num_classes: C.
-        errors: the judgement to calibrate, by :func:`label_errors`.
+        errors: the judgement to calibrate, by :func:`find_label_errors`.
         held_out_margins: margins that the same model gives held-out samples' own labels.
         fraction: share of all samples flipped at a time.
         repeats: how often.

@@ -79,7 +79,7 @@ class LearningCurve:
         return torch.stack(rows)
 
 
-def learning_curve(
+def measure_learning_curve(
     K: Float[Tensor, "n n"],
     cross: Float[Tensor, "m n"],
     targets: Float[Tensor, "n C"],

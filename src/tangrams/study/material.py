@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tangrams.features import TangentFeatures
 from tangrams.features.inputs import Inputs
-from tangrams.lens.label_errors import LabelErrors, label_errors, target_errors
+from tangrams.lens.label_errors import LabelErrors, find_label_errors, find_target_errors
 from tangrams.operators.ridge import GramSpectrum
 from tangrams.study.problem import Problem
 from tangrams.study.progress import Steps
@@ -114,8 +114,8 @@ class Material:
         """Closed-form leave-one-out judgement of the training labels on a kernel."""
         train = self.problem.train
         if self.problem.task == "regression":
-            return target_errors(kernel.spectrum, self.targets)
-        return label_errors(kernel.spectrum, train.given, len(self.problem.classes))
+            return find_target_errors(kernel.spectrum, self.targets)
+        return find_label_errors(kernel.spectrum, train.given, len(self.problem.classes))
 
     @property
     def delta(self) -> float:

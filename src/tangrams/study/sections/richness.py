@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tangrams.lens.learning_curve import eigenframework_risk, learning_curve
+from tangrams.lens.learning_curve import eigenframework_risk, measure_learning_curve
 from tangrams.lens.spectra import power_law_windows
 from tangrams.study.estimates import absent, bootstrap, estimate
 from tangrams.study.material import Material, ridge_outputs
@@ -43,7 +43,9 @@ def measure(material: Material) -> dict[str, Any]:
 def _risk(material: Material) -> dict[str, Any]:
     problem, kernel = material.problem, material.kernel
     held_out = problem.encode(problem.test)
-    curve = learning_curve(kernel.gram, kernel.cross, material.targets, held_out, material.delta, seed=material.seed)
+    curve = measure_learning_curve(
+        kernel.gram, kernel.cross, material.targets, held_out, material.delta, seed=material.seed
+    )
     law, unit = curve.fit(), 100 / float((held_out - held_out.mean(0)).square().sum(1).mean())
     n = len(kernel.gram)
     ahead = (2 * n, 4 * n)
