@@ -11,7 +11,7 @@ import torch
 from tangrams.features import TangentError
 from tangrams.testing.models import NASTY_MODELS
 from tangrams.testing.module_db import parametrised
-from tangrams.testing.reliability import Outcome, outcome, ours, tutorial
+from tangrams.testing.reliability import Outcome, ours, outcome, tutorial
 
 REPORT = Path(__file__).parents[1] / "docs" / "reliability.json"
 BY_NAME = {nasty.name: nasty for nasty in NASTY_MODELS}

@@ -58,7 +58,7 @@ def ours(model: nn.Module, x: Any, output: Any) -> Tensor:
     return TangentFeatures(model, output).gram(x)
 
 
-def tutorial(model: nn.Module, x: Any, output: Any) -> Tensor:
+def tutorial(model: nn.Module, x: Any, output: str | Callable[..., Tensor]) -> Tensor:
     """The Gram matrix by ``vmap`` of ``jacrev`` of ``functional_call``, as torch documents it, in eval mode.
 
     The recipe is given what it leaves to its user: eval mode, the parameters that require a gradient, and the tensor
@@ -71,8 +71,7 @@ def tutorial(model: nn.Module, x: Any, output: Any) -> Tensor:
     def function(weights: dict[str, Tensor], args: Any, kwargs: Any) -> Tensor:
         batch = tree_map(lambda t: t.unsqueeze(0), (args, kwargs))
         returned = functional_call(model, weights, *batch)
-        values: Tensor = output(returned) if callable(output) else main_output(returned)
-        return values.reshape(-1)
+        return (main_output(returned) if isinstance(output, str) else output(returned)).reshape(-1)
 
     jacobian = vmap(jacrev(function), (None, 0, 0))(weights, args, kwargs)
     rows = [block.flatten(2).flatten(0, 1) for block in jacobian.values()]

@@ -7,8 +7,8 @@ where. Anything that takes a network can be run over it::
         model, x = nasty.make(), nasty.inputs()
 
 The families: :data:`LAYERS` (one kind of layer each), :data:`SEQUENCES` (attention, recurrence, language models),
-:data:`SHARING` (how weights are held), :data:`CONTROL` (what forward does besides algebra), :data:`INTERFACES` (calls,
-outputs, dtypes) and :data:`HOSTILE` (no right answer).
+:data:`SHARING` (how weights are held), :data:`STRUCTURE` (how samples and weights meet), :data:`CONTROL` (what forward
+does besides algebra), :data:`INTERFACES` (calls, outputs, dtypes) and :data:`HOSTILE` (no right answer).
 """
 
 from tangrams.testing.models.base import TOLERANCE, NastyModel
@@ -18,8 +18,9 @@ from tangrams.testing.models.interfaces import INTERFACES
 from tangrams.testing.models.layers import LAYERS
 from tangrams.testing.models.sequences import SEQUENCES
 from tangrams.testing.models.sharing import SHARING
+from tangrams.testing.models.structure import STRUCTURE
 
-NASTY_MODELS: tuple[NastyModel, ...] = LAYERS + SEQUENCES + SHARING + CONTROL + INTERFACES + HOSTILE
+NASTY_MODELS: tuple[NastyModel, ...] = LAYERS + SEQUENCES + SHARING + STRUCTURE + CONTROL + INTERFACES + HOSTILE
 """All of them."""
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "NASTY_MODELS",
     "SEQUENCES",
     "SHARING",
+    "STRUCTURE",
     "TOLERANCE",
     "NastyModel",
 ]
