@@ -1,13 +1,26 @@
 """Loaders, generators and :class:`Labelled`.
 
-:func:`digits` is the study's default; :func:`plant` puts known mistakes into any labelled samples.
+:func:`digits` is the study's default; :func:`plant` puts known mistakes into any labelled samples; :func:`load` reads
+public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked download.
 """
 
 from tangrams.data.digits import CONFUSABLE_DIGITS, PlantedSplit, digits
 from tangrams.data.errors import DataNotFoundError
 from tangrams.data.labelled import Labelled
+from tangrams.data.loaders import RegressionTable, load, names
 from tangrams.data.planting import Planted, nearest_classes, plant
+from tangrams.data.regression import (
+    ackley,
+    franke,
+    friedman1,
+    friedman2,
+    friedman3,
+    nonpolynomial,
+    parametric_curve,
+    unit_circle,
+)
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
+from tangrams.data.split import Split
 
 __all__ = [
     "CONFUSABLE_DIGITS",
@@ -16,11 +29,23 @@ __all__ = [
     "MapDataset",
     "Planted",
     "PlantedSplit",
+    "RegressionTable",
+    "Split",
+    "ackley",
     "as_dataset",
     "digits",
     "fingerprint",
+    "franke",
+    "friedman1",
+    "friedman2",
+    "friedman3",
+    "load",
+    "names",
     "nearest_classes",
+    "nonpolynomial",
+    "parametric_curve",
     "plant",
     "split_item",
     "stack_samples",
+    "unit_circle",
 ]
