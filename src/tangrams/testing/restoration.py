@@ -112,7 +112,7 @@ def _tensors(x: Any) -> Iterator[Tensor]:
 
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if a.is_meta or b.is_meta:
-            return a.shape == b.shape
-        return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        if a.shape != b.shape or a.dtype != b.dtype or a.is_meta or b.is_meta:
+            return a.shape == b.shape and a.dtype == b.dtype
+        return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
     return type(a) is type(b) and a == b

@@ -206,8 +206,9 @@ class FeatureMapSuite(Suite):
             modes = [module.training for module in model.modules()]
             for mode in (True, False):
                 phi.train(mode)
-                _ = phi(x), phi.gram(x)
-                assert [module.training for module in model.modules()] == modes, "the network's mode changed"
+                for question in (phi, phi.gram, phi.diag):
+                    question(x)
+                    assert [module.training for module in model.modules()] == modes, "the network's mode changed"
             assert all(p.grad is None for p in model.parameters()), "the network got gradients"
             assert model in set(_networks(copy.deepcopy(phi))), "a copy of the map copied the network"
 
