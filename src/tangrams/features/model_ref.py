@@ -134,6 +134,19 @@ class ModelRef:
         return digest.hexdigest()
 
     @contextmanager
+    def lookup(self) -> Iterator[None]:
+        """Look the parameters up once for everything inside, where the network does not change.
+
+        Yields:
+            Nothing.
+        """
+        outer, self._known = self._known, self.known
+        try:
+            yield
+        finally:
+            self._known = outer
+
+    @contextmanager
     def session(self) -> Iterator[nn.Module]:
         """The network in eval mode with gradients enabled; everything is put back afterwards.
 
@@ -144,7 +157,7 @@ class ModelRef:
             The network.
         """
         model = self.model
-        outer, self._known = self._known, Known(model)
+        outer, self._known = self._known, self.known
         modules = list(model.modules())
         modes = [module.training for module in modules]
         parameters = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in {id(p): p for p in self._known.parameters.values()}.values()]

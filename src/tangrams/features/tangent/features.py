@@ -127,6 +127,11 @@ class TangentFeatures(FeatureMap):
         """The rows of ``x``, computed when asked for."""
         return TangentRows(self.spec, as_inputs(x))
 
+    def gram(self, x: Any, y: Any | None = None) -> Tensor:
+        """``Φ(x) Φ(y)ᵀ`` (``y = x`` when absent): ``(n * r, m * r)``, without Φ where the layers allow."""
+        with self.spec.ref.lookup():
+            return super().gram(x, y)
+
     def outputs(self, x: Any) -> Tensor:
         """The network's output tensor at ``x``, flattened to ``(n, C)``, without a graph."""
         inputs = as_inputs(x).detached()

@@ -161,7 +161,8 @@ class _Computation:
                 for side, store in enumerate(stores):
                     self.verifier.groups(side, groups, store)
                 self._contract(stores[0], stores[-1], result, first=turn == 0)
-        if self.symmetric:
+        whole = self.functions > 1 and self.plan.panel >= self.rows
+        if self.symmetric and not whole:  # a single tile of several functions was mirrored before it was placed
             mirror(result)
         self.verifier.total(result)
         return result

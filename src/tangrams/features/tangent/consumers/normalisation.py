@@ -75,6 +75,7 @@ class BatchNorm(_Normalisation):
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:
         """x as ``(n, T, c, S)``, μ and r."""
+        self._sums: tuple[Tensor, Tensor] | None = None
         self.axis, self.n, self.dtype = axis, n, dtype
         if 1 in self.sources:
             node = self.node
@@ -89,10 +90,13 @@ class BatchNorm(_Normalisation):
 
     def rows(self, slot: int, gradient: Tensor, out: Tensor) -> None:
         """``r (Σ g x − μ Σ g)`` or ``Σ g``."""
-        torch.sum(gradient, (1, 3), out=out)
+        if self._sums is None or self._sums[0] is not gradient:
+            self._sums = gradient, gradient.sum((1, 3))
+        total = self._sums[1]
         if slot == 1:
             both = torch.linalg.vecdot(gradient, self.normalised).sum(1)
-            torch.mul(both.sub_(out * self.mean), self.scale, out=out)
+            total = both.sub_(total * self.mean).mul_(self.scale)
+        out.copy_(total)
 
 
 class GroupNorm(_Normalisation):
