@@ -75,6 +75,7 @@ class Problem:
         classes: names in index order; empty in a regression.
         mean: of the training targets, ``(k,)``; zero in a classification.
         scale: their standard deviation, ``(k,)``; one in a classification.
+        one_logit: whether the network has one logit for two classes, read here as two.
     """
 
     task: Task
@@ -84,6 +85,7 @@ class Problem:
     classes: tuple[str, ...]
     mean: Tensor
     scale: Tensor
+    one_logit: bool
 
     @property
     def splits(self) -> list[Split]:
@@ -176,7 +178,9 @@ def read_problem(
         name: Split(name, inputs, judged.get(name), positions, total, outputs[name])
         for name, (inputs, _, positions, total) in read.items()
     }
-    return Problem(task, splits["train"], splits["test"], splits.get("pool"), names, mean, scale)
+    first = network_outputs(ref, splits["test"].inputs.slice(0, 1), "test", "regression")
+    one_logit = task == "classification" and first.shape[1] == 1
+    return Problem(task, splits["train"], splits["test"], splits.get("pool"), names, mean, scale, one_logit)
 
 
 def _read(data: Any, name: str, limit: int, seed: int, ref: ModelRef) -> tuple[Inputs, Tensor | None, Tensor, int]:

@@ -29,7 +29,8 @@ def measure(material: Material) -> dict[str, Any]:
         return absent("a regression has no decision boundary")
     if not all(t.is_floating_point() for t in test.inputs.tensors()):
         return absent("the inputs are no real numbers that could be changed a little")
-    found = boundary_distances(material.model, test.inputs)
+    threshold = 0.0 if problem.one_logit else None
+    found = boundary_distances(material.model, test.inputs, threshold=threshold)
     reachable = found.distance.isfinite()
     if int(reachable.sum()) < 2:
         return absent("no input gradient leads to a decision boundary")
@@ -38,7 +39,7 @@ def measure(material: Material) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(material.seed)
     order = torch.randperm(len(test), generator=generator)
     attacked = torch.cat([closest, order[~torch.isin(order, closest)]])[:ATTACKED]
-    attack = boundary_attack(material.model, test.inputs.take(attacked))
+    attack = boundary_attack(material.model, test.inputs.take(attacked), threshold=threshold)
     confidence = problem.probabilities(test).max(1).values
     right = test.outputs.argmax(1) == test.given
     distances = found.distance.to(torch.float64)
