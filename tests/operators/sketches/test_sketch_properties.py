@@ -213,6 +213,16 @@ def test_kronecker_sketch_keeps_a_narrow_side_and_says_what_that_saves():
     torch.testing.assert_close(S.mT @ S, torch.eye(9, dtype=torch.float64))
 
 
+def test_kronecker_sketch_does_not_pile_its_runs_on_the_same_features():
+    """First columns of two runs that are both kept whole: they may meet with probability 1/k, not always."""
+    columns = (Column("a", (9,), 0, 9), Column("b", (9,), 9, 18))
+    met = 0
+    for seed in range(400):
+        S = matrix(KroneckerSketch(20, seed=seed).bind(columns))
+        met += int(S[:, 0] @ S[:, 9] != 0)
+    assert abs(met - 20) < 5 * math.sqrt(400 * 0.05 * 0.95)
+
+
 def test_kronecker_sketch_is_several_times_less_accurate_at_equal_k_as_it_states():
     o, i, k = 48, 64, 256
     columns = (Column("w", (o, i), 0, o * i),)
