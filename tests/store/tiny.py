@@ -56,7 +56,8 @@ def data(n=N, seed=1):
 
 
 def run(path, phi=None, dataset=None, **options):
-    return extract(phi or LinearMap(), dataset or data(), path, **{"block_size": BLOCK, **options})
+    dataset = data() if dataset is None else dataset
+    return extract(phi or LinearMap(), dataset, path, **{"block_size": BLOCK, **options})
 
 
 def contents(path):
