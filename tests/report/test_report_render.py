@@ -128,6 +128,13 @@ def test_what_is_no_study_is_refused_and_an_old_report_stays(content, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "study.json"]
 
 
+def test_lists_that_do_not_pair_are_refused(example, tmp_path):
+    study = example.classification()
+    study["richness"]["spectrum"]["ranks"].pop()
+    with pytest.raises(ValueError, match="ranks and eigenvalues hold .* which should be pairs"):
+        render(study, tmp_path / "report.html")
+
+
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(FileNotFoundError):
         render(tmp_path / "nothing.json", tmp_path / "report.html")
@@ -211,6 +218,52 @@ def test_every_score_stands_beside_its_baselines(example, tmp_path):
     _, page = drawn_page(example.classification(), tmp_path)
     for words in ("loss ranking 0.723", "input neighbours 0.943", "input cosine 0.256", "confidence 0.966"):
         assert words in page.text(), words
+
+
+def places(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def at(study, path):
+    for key in path:
+        study = study[key]
+    return study
+
+
+@pytest.mark.parametrize("name", ["with_pool", "regression"])
+def test_a_report_is_drawn_whatever_the_schema_lets_be_empty_null_or_absent(example, name):
+    from tangrams.study.report.render import load, to_html
+
+    def cut(value, most):
+        if isinstance(value, dict):
+            return {k: cut(v, most) for k, v in value.items()}
+        return [cut(v, most) for v in value[:most]] if isinstance(value, list) else value
+
+    base = cut(example.STUDIES[name](), 2)
+    base["samples"] = dict(list(base["samples"].items())[:3])
+    seen, drawn = set(), 0
+    for path in list(places(base)):
+        kind = tuple(0 if isinstance(key, int) else key for key in path)
+        if not path or kind in seen or path[:1] == ("samples",):
+            continue
+        seen.add(kind)
+        for change in ("empty", "null", "absent"):
+            study = copy.deepcopy(base)
+            owner = at(study, path[:-1])
+            if change == "absent":
+                owner.pop(path[-1])
+            else:
+                owner[path[-1]] = [] if change == "empty" else None
+            try:
+                load(study)
+            except ValueError:
+                continue
+            assert to_html(study).endswith("</html>")
+            drawn += 1
+    assert drawn > 40
 
 
 def test_a_study_of_a_thousand_images_stays_small(example, tmp_path):

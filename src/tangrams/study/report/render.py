@@ -83,7 +83,26 @@ def load(study: dict[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not JSON ({error}): give the study.json that a study has written") from error
     validate(study)
+    for where, first, second in _paired(study):
+        if len(first) != len(second):
+            raise ValueError(
+                f"study.json does not fit its schema: {where} hold {len(first)} and {len(second)} numbers, "
+                "which should be pairs"
+            )
     return study
+
+
+def _paired(study: dict[str, Any]) -> list[tuple[str, list[Any], list[Any]]]:
+    """Lists that belong together number by number, which a JSON schema cannot say."""
+    pairs = []
+    if study["richness"]["state"] == "measured":
+        spectrum = study["richness"]["spectrum"]
+        pairs.append(("study.richness.spectrum's ranks and eigenvalues", spectrum["ranks"], spectrum["eigenvalues"]))
+    if study["labels"]["state"] == "measured" and study["labels"]["planted"]:
+        for curve in study["labels"]["planted"]["curves"]:
+            where = f"the recall and precision of study.labels' {curve['name']!r}"
+            pairs.append((where, curve["recall"], curve["precision"]))
+    return pairs
 
 
 def to_html(study: dict[str, Any]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 Number = int | float
 SPACE = "\u202f"  # narrow no-break space: between a number and its unit, and every three digits
+BLANK = "\u00a0"  # no-break space: between a number and a word
 
 
 def number(value: Number, figures: int = 3) -> str:
@@ -57,7 +59,7 @@ def share(fraction: Number) -> str:
 def points(difference: Number) -> str:
     """A difference of two shares in percentage points, signed."""
     value = f"{100 * difference:+.1f}"
-    return f"{minus(value)} {'point' if value in ('+1.0', '-1.0') else 'points'}"
+    return f"{minus(value)}{BLANK}{'point' if value in ('+1.0', '-1.0') else 'points'}"
 
 
 def duration(seconds: Number) -> str:
@@ -92,9 +94,8 @@ def interval(estimate: dict[str, Any], form: Callable[[Number], str] = number) -
     if estimate["interval"] is None:
         return ""
     low, high = (form(bound) for bound in estimate["interval"])
-    number_part, mark, unit = high.rpartition(SPACE)
-    unit = mark + unit
-    return f"{low.removesuffix(unit) if number_part and unit and low.endswith(unit) else low} to {high}"
+    unit = re.search(rf"(?<=\d)[{SPACE}{BLANK}]\D.*$", high)
+    return f"{low.removesuffix(unit[0]) if unit else low} to {high}"
 
 
 def about(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:

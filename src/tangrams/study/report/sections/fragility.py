@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from tangrams.study.report.sections.base import View, absent
 from tangrams.study.report.svg import Chart, Linear, Log, legend
-from tangrams.study.report.words import about, count, label, listing, number, plural, provenance, sample_name
+from tangrams.study.report.words import about, count, label, listing, number, plural, provenance, sample_name, setting
 
 KEY, HEADING = "fragility", "How fragile is it?"
 
@@ -99,7 +99,7 @@ def _histogram(section: dict[str, Any]) -> Markup | None:
         (right if row["right"] else wrong)[min(bins - 1, int(place * bins))] += 1
     top = max(r + w for r, w in zip(right, wrong, strict=True))
     chart = Chart(
-        Log(low, high, number),
+        Log(low, high, setting),
         Linear(0, top * 1.12, count),
         "How many test samples lie how far from the decision boundary, right and wrong predictions apart",
         f"distance to the decision boundary ({section['unit']})",
@@ -157,6 +157,12 @@ def _detection(section: dict[str, Any]) -> str:
     value, best = score["value"]["value"], max(b["value"]["value"] for b in score["baselines"])
     beside = listing([f"{b['name']} {number(b['value']['value'])}" for b in score["baselines"]])
     text = f"As a detector of wrong predictions a small distance has AUROC {about(score['value'])}, beside {beside}"
-    text += "; it does not beat confidence." if value <= best else "; here it is the larger number."
+    bounds = score["value"]["interval"]
+    if value <= best:
+        text += "; it does not beat confidence."
+    elif bounds is None or bounds[0] <= best:
+        text += "; that it beats confidence cannot be told from these samples."
+    else:
+        text += "; here it is the larger number."
     sensitive = section["sensitivity"]["error_detection"]
     return f"{text} Sensitivity has {about(sensitive)}." if sensitive else text

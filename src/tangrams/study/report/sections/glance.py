@@ -171,6 +171,7 @@ def again(study: dict[str, Any]) -> dict[str, Any]:
     """Section 9, as tables."""
     section = study["again"]
     total = sum(step["seconds"] for step in section["steps"])
+    longest = max((step["seconds"] for step in section["steps"]), default=0.0)
     return {
         "answer": f"Run the command below with these versions and seeds; the steps took {duration(total)}, "
         f"the whole study {duration(study['cost']['seconds'])} on {plural(section['threads'], 'thread')}.",
@@ -181,7 +182,7 @@ def again(study: dict[str, Any]) -> dict[str, Any]:
             ("Fingerprints", sorted(section["fingerprints"].items())),
         ],
         "steps": [
-            (s["name"], duration(s["seconds"]), f"{100 * s['seconds'] / total:.1f}" if total else "0")
+            (s["name"], duration(s["seconds"]), f"{100 * s['seconds'] / longest:.1f}" if longest else "0")
             for s in section["steps"]
         ],
         "platform": section["platform"],

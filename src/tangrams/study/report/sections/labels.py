@@ -23,7 +23,7 @@ from tangrams.study.report.words import (
 )
 
 KEY, HEADING = "labels", "Which labels look wrong?"
-SHOWN = 48  # rows drawn; the CSV has all
+SHOWN = 96  # rows drawn; the CSV has all
 STYLES = (("baseline-1", "square"), ("baseline-2", "triangle"), ("baseline-3", "cross"), ("baseline-4", "square"))
 
 
@@ -114,7 +114,7 @@ def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] 
     if section["count"] == 0:
         return f"no {name} looks wrong"
     text = f"{plural(section['count'], f'{name} looks', f'{name}s look')} wrong"
-    return f"{text}, about {value(at, percent)} of them really" if at else text
+    return f"{text}, about {value(at, percent)} of them really are" if at else text
 
 
 def _row(study: dict[str, Any], rank: int, row: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _row(study: dict[str, Any], rank: int, row: dict[str, Any]) -> dict[str, Any
 
 
 def _precision_chart(section: dict[str, Any]) -> Markup | None:
-    points = section["precision"]
+    points = [p for p in section["precision"] if p["count"] <= max(30, 3 * section["count"])]
     if len(points) < 2:
         return None
     highest = max(p["count"] for p in points)

@@ -89,16 +89,35 @@ def _advice(study: dict[str, Any], section: dict[str, Any]) -> str:
         steps.append(f"{groups} different labels: settle those first.")
     if section["exact_count"]:
         steps.append("Drop the exact repeats, and make sure that none of them is in your test data.")
-    checked = [r for r in section["retrained"] if r["fraction"] < 1]
-    if checked and section["retrained_all"]:
-        form, best = metric(study), max(checked, key=lambda r: r["chosen"]["value"])
-        steps.append(
-            f"Do not take the curve for the network: retrained on {share(best['fraction'])} of the data it reached "
-            f"{form(best['chosen']['value'])} against {form(section['retrained_all']['value'])} on all."
-        )
+    check = _network_check(study, section)
+    if check:
+        steps.append(check)
     elif not steps:
         steps.append("Keep the data as they are.")
     return " ".join(steps)
+
+
+def _network_check(study: dict[str, Any], section: dict[str, Any]) -> str:
+    """What the network itself did when it was retrained nearest to the fraction that the answer names."""
+    checked = [r for r in section["retrained"] if r["fraction"] < 1]
+    if not checked or not section["retrained_all"]:
+        return ""
+    form, whole = metric(study), section["retrained_all"]["value"]
+    nearest = min(checked, key=lambda r: abs(r["fraction"] - section["keep"]["value"]))
+    text = (
+        f"retrained on {share(nearest['fraction'])} of the data, the network itself reached "
+        f"{form(nearest['chosen']['value'])} against {form(whole)} on all"
+    )
+    if nearest["chosen"]["value"] >= whole - section["tolerance"]:
+        return f"The network bears the curve out: {text}."
+    enough = [r for r in checked if r["chosen"]["value"] >= whole - section["tolerance"]]
+    if not enough:
+        return f"Do not take the curve for the network: {text}."
+    least = min(enough, key=lambda r: r["fraction"])
+    return (
+        f"Do not take the curve for the network: {text}; it needed {share(least['fraction'])} "
+        f"({form(least['chosen']['value'])})."
+    )
 
 
 def _finding(study: dict[str, Any], section: dict[str, Any]) -> str:
@@ -205,7 +224,9 @@ def _rows(study: dict[str, Any], section: dict[str, Any]) -> list[tuple[str, str
 def _planted(planted: dict[str, Any] | None) -> str:
     if not planted:
         return ""
-    return (
-        f"Of the planted repeats, {count(planted['exact_found'])} of {count(planted['exact'])} exact and "
-        f"{count(planted['near_found'])} of {count(planted['near'])} near ones were found."
-    )
+    kinds = [
+        f"{count(planted[f'{kind}_found'])} of {count(planted[kind])} {kind} ones"
+        for kind in ("exact", "near")
+        if planted[kind]
+    ]
+    return f"Of the planted repeats, {listing(kinds)} were found." if kinds else ""

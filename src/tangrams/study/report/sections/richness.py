@@ -9,6 +9,7 @@ from markupsafe import Markup
 from tangrams.study.report.sections.base import View, absent
 from tangrams.study.report.svg import Chart, Linear, Log, legend
 from tangrams.study.report.words import (
+    BLANK,
     Number,
     about,
     count,
@@ -19,6 +20,7 @@ from tangrams.study.report.words import (
     percent,
     points,
     provenance,
+    rough_percent,
     setting,
 )
 
@@ -38,7 +40,7 @@ def view(study: dict[str, Any]) -> View:
         _answer(section),
         _advice(section["risk"]),
         finding=_finding(section),
-        weight=0.2 + min(0.5, 2 * max(0.0, gain or 0.0)),
+        weight=0.2 + (min(0.5, 2 * max(0.0, gain or 0.0)) if _certain(section["risk"]) else 0.0),
         figures={
             "spectrum": _spectrum_chart(section),
             "risk": _risk_chart(section["risk"]),
@@ -76,6 +78,15 @@ def _gain(risk: dict[str, Any] | None) -> float | None:
     return 1 - ahead["risk"]["value"] / _now(risk)["risk"]["value"]
 
 
+def _certain(risk: dict[str, Any] | None) -> bool:
+    """Whether the interval of the prediction leaves out that nothing changes."""
+    ahead = _ahead(risk)
+    if risk is None or ahead is None or ahead["risk"]["interval"] is None:
+        return False
+    low, high = ahead["risk"]["interval"]
+    return not low <= _now(risk)["risk"]["value"] <= high
+
+
 def _answer(section: dict[str, Any]) -> str:
     dimension, exponent = section["effective_dimension"], section["exponent"]
     bounds = interval(exponent)
@@ -101,18 +112,16 @@ def _advice(risk: dict[str, Any] | None) -> str:
     ahead, gain = _ahead(risk), _gain(risk)
     if risk is None or ahead is None or gain is None:
         return "Measure the curve on subsets before you pay for more labels."
-    bounds, now = ahead["risk"]["interval"], _now(risk)["risk"]["value"]
-    if bounds is None:
+    if ahead["risk"]["interval"] is None:
         return "The prediction has no interval: do not decide on it alone."
-    if bounds[0] <= now <= bounds[1]:
+    if not _certain(risk):
         return "The interval includes no change at all: these measurements cannot promise anything from more data."
     if gain >= 0.1:
-        return (
-            f"More data of the same kind should help: about {percent(gain)} less risk at {count(ahead['n'])} samples."
-        )
+        better = rough_percent(gain)
+        return f"More data of the same kind should help: about {better} less risk at {count(ahead['n'])} samples."
     if gain > 0:
         return (
-            f"More data of the same kind would help little (about {percent(gain)} less risk): "
+            f"More data of the same kind would help little (about {rough_percent(gain)} less risk): "
             "look at the labels or the model first."
         )
     return "More data of the same kind is not predicted to help: look at the labels or the model first."
@@ -123,13 +132,16 @@ def _finding(section: dict[str, Any]) -> str:
     if ahead is None or gain is None:
         return f"{number(section['effective_dimension']['value'])} effective dimensions"
     way, now = "lower" if gain >= 0 else "raise", count(_now(section["risk"])["n"])
-    return f"{count(ahead['n'])} samples instead of {now} would {way} the risk by about {percent(abs(gain))}"
+    if not _certain(section["risk"]):
+        return f"whether {count(ahead['n'])} samples would do better than {now} cannot be told"
+    change = f"{way} the clean-up model's risk by about {rough_percent(abs(gain))}"
+    return f"{count(ahead['n'])} samples instead of {now} would {change}"
 
 
 def _with_unit(risk: dict[str, Any]) -> Any:
     if risk["unit"] == "%":
         return percent
-    return lambda v: f"{number(v)} {risk['unit']}".strip()
+    return lambda v: f"{number(v)}{BLANK}{risk['unit']}" if risk["unit"] else number(v)
 
 
 def _spectrum_chart(section: dict[str, Any]) -> Markup | None:
@@ -174,7 +186,7 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
     pad = 0.08 * (max(bounds) - min(bounds) or 1)
     chart = Chart(
         Log(min(every), max(every), count, _sizes(min(every), max(every))),
-        Linear(max(0.0, min(bounds) - pad), max(bounds) + pad, percent if risk["unit"] == "%" else number),
+        Linear(max(0.0, min(bounds) - pad), max(bounds) + pad, percent if risk["unit"] == "%" else setting),
         f"{risk['metric']} against the number of training samples",
         "training samples",
         f"{risk['metric']}{f' ({unit})' if (unit := risk['unit']) and unit != '%' else ''}",
@@ -215,7 +227,7 @@ def _rows(risk: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     """Measured and predicted risks as a table: samples, risk, kind."""
     if risk is None:
         return []
-    form = _with_unit(risk)
+    form = percent if risk["unit"] == "%" else number  # the unit stands in the table's head
     return [
         (count(p["n"]), about(p["risk"], form), kind)
         for kind, rows in (("measured", risk["measured"]), ("predicted", risk["extrapolation"]))
