@@ -16,6 +16,7 @@ from tangrams.operators import (
     HadamardSketch,
     KroneckerSketch,
     RademacherSketch,
+    Sketch,
     SparseSketch,
     TensorSketch,
     block_generator,
@@ -306,3 +307,22 @@ def test_any_size_any_runs_and_any_cuts_give_one_sketch(make, k, shapes, cuts):
     for low, high in itertools.pairwise(sorted([0, start, *(round(cut * start) for cut in cuts)])):
         sketch.accumulate(x[:, low:high], low, out)
     torch.testing.assert_close(out, whole)
+
+
+class RepeatedIdentity(Sketch):
+    """A member that writes the one hook it must."""
+
+    def accumulate(self, block, start, out):
+        for c in range(block.shape[1]):
+            out[:, (start + c) % self.num_features] += block[:, c]
+
+
+def test_a_member_needs_to_write_one_hook():
+    sketch = RepeatedIdentity(7).bind(600)
+    S = matrix(sketch)
+    assert torch.equal(S, torch.eye(7, dtype=torch.float64).repeat(1, 86)[:, :600])
+    u = normal(3, 7)
+    torch.testing.assert_close(sketch.lift(u), u @ S)
+    torch.testing.assert_close(sketch.lift_block(u, 5, 590), (u @ S)[:, 5:590])
+    with pytest.raises(NotImplementedError, match="RepeatedIdentity states no variance"):
+        sketch.standard_error()

@@ -15,9 +15,13 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from tangrams.operators.sketches.matrix import SketchMatrix, TransposedSketchMatrix
+    from tangrams.operators.sketches.part import SketchPart
 
 BLOCK = 1 << 16
 """Columns per block of the random stream: part of the definition of every sketch."""
+
+_STRIP = 256
+"""How many columns of S are formed at once where there is no direct way."""
 
 _OUTER_ELEMENTS = 1 << 22
 """How many entries of an outer product are formed at once."""
@@ -66,8 +70,8 @@ class Sketch(ABC):
     """A random matrix S of shape ``(k, p)`` with ``E SᵀS = I``; features are ``Φ Sᵀ``.
 
     A sketch is made unbound, ``CountSketch(2048, seed=0)``; :meth:`bind` gives it the columns it meets. A member
-    writes :meth:`accumulate` and its adjoint :meth:`lift_block`, drawing from :func:`block_generator` only, and
-    :meth:`variance`. The whole state is ``(class, k, seed, columns)``. Products are differentiable; under
+    writes :meth:`accumulate`, drawing from :func:`block_generator` only; it should write its adjoint
+    :meth:`lift_block` and its :meth:`variance`, too. The whole state is ``(class, k, seed, columns)``. Products are differentiable; under
     ``torch.vmap`` say ``randomness="same"``, for the draws.
 
     Args:
@@ -125,13 +129,31 @@ class Sketch(ABC):
             out: added to, in place.
         """
 
-    @abstractmethod
     def lift_block(self, u: Float[Tensor, "n k"], start: int, stop: int) -> Float[Tensor, "n width"]:
-        """``u @ S[:, start:stop]``, the adjoint of :meth:`accumulate`."""
+        """``u @ S[:, start:stop]``, the adjoint of :meth:`accumulate`.
 
-    @abstractmethod
+        Here from the columns of S, a strip at a time; every member of ours has a direct way.
+
+        Args:
+            u: sketched vectors.
+            start: first column.
+            stop: one past the last.
+        """
+        strips = [u[:, :0]]
+        for first in range(start, stop, _STRIP):
+            width = min(_STRIP, stop - first)
+            columns = u.new_zeros(width, self.num_features)
+            self.accumulate(torch.eye(width, dtype=u.dtype, device=u.device), first, columns)
+            strips.append(u @ columns.mT)
+        return torch.cat(strips, 1)
+
     def variance(self, rho: float = 0.0) -> float:
-        """A bound on ``Var⟨Sx, Sy⟩ / (‖x‖² ‖y‖²)`` for features with cosine ``rho``."""
+        """A bound on ``Var⟨Sx, Sy⟩ / (‖x‖² ‖y‖²)`` for features with cosine ``rho``.
+
+        Raises:
+            NotImplementedError: if none is known for this sketch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} states no variance")
 
     def standard_error(self, rho: float = 0.0) -> float:
         """A bound on the standard error of ``⟨Sx, Sy⟩``, in units of ``‖x‖ ‖y‖``, for features with cosine ``rho``."""
@@ -194,6 +216,17 @@ class Sketch(ABC):
             stop = min(start + BLOCK, self.in_features)
             out[:, start:stop] = self.lift_block(u, start, stop)
         return out
+
+    def part(self, start: int, stop: int) -> SketchPart:
+        """The columns ``start:stop`` as a sketch of their own: shares of ``Φ Sᵀ`` that add up.
+
+        Args:
+            start: first column.
+            stop: one past the last.
+        """
+        from tangrams.operators.sketches.part import SketchPart
+
+        return SketchPart(self, start, stop)
 
     def matrix(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> SketchMatrix:
         """S as a ``LinearOperator`` of shape ``(k, p)``.

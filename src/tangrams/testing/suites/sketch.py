@@ -48,6 +48,18 @@ class SketchSuite(Suite):
             close(out, whole)
 
     @staticmethod
+    def check_parts_add_up(case: Case) -> None:
+        """Shares of the columns, each a sketch of its own, add up to the whole and keep its adjoint."""
+        sketch = case.make().bind(mixed_columns())
+        features, u = normal_rows(3, 715), normal_rows(2, sketch.num_features)
+        parts = [sketch.part(start, stop) for start, stop in pairwise((0, 260, 261, 261, 715))]
+        shares = [part.project(rows) for part, rows in zip(parts, features.split([260, 1, 0, 454], 1), strict=True)]
+        close(torch.stack(shares).sum(0), sketch.project(features))
+        close(parts[3].lift(u), sketch.lift(u)[:, 261:])
+        with pytest.raises(ValueError, match="715"):
+            sketch.part(5, 716)
+
+    @staticmethod
     def check_linear_in_rows(case: Case) -> None:
         """A row's sketch does not depend on the rows beside it, and sums go through."""
         sketch = case.make().bind(mixed_columns())
