@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tangrams.data import Labelled, digits
+from tangrams.data import Labelled, digits, load
 
 
 class Scaled(nn.Linear):
@@ -85,8 +85,6 @@ def samples_of(name: str | None, n: int, seed: int, *, dtype: torch.dtype = torc
         split = digits(label_noise=0, duplicates=0, seed=seed)
         parts = [(split.train.labelled(), n), (split.test, 450)]
     else:
-        from tangrams.data import load
-
         found = load(name)
         parts = [(found.train, n), (found.test, 1000)]
     chosen = []
