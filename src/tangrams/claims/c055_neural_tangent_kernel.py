@@ -256,9 +256,8 @@ def _figure(
     rate.loglog(widths, errors, "o-", label="distance to the flow / change")
     rate.loglog(list(moved), list(moved.values()), "s-", label="movement of Θ / Θ")
     rate.loglog(widths, errors[0] * (np.array(widths) / widths[0]) ** -0.5, "k:", label="1/√width")
-    for name, value in circle["baselines"].items():
-        rate.axhline(value, color="grey", linewidth=0.6)
-        rate.text(widths[0], value, f"{name}, tuned", fontsize=6, va="bottom")
+    for (name, value), style in zip(circle["baselines"].items(), ("-", "--", "-."), strict=True):
+        rate.axhline(value, color="grey", linewidth=0.8, linestyle=style, label=f"{name}, tuned, widest")
     rate.set(xlabel="width", title="Closer with width")
     rate.legend(fontsize=7)
     predicted, after = images["points"]

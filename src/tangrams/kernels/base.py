@@ -160,8 +160,8 @@ class Kernel(gpytorch.kernels.Kernel):
         same = x1 is x2 or (not (x1.requires_grad or x2.requires_grad) and torch.equal(x1, x2))
         if self.vector_inputs:
             if not diag:
-                return self._gram(x1, x1 if same else x2).to(x1.dtype)
-            return (self._diag(x1) if same else self._paired(x1, x2, -2)).to(x1.dtype)
+                return self._gram(x1, x1 if same else x2).to(self._answer_dtype(x1))
+            return (self._diag(x1) if same else self._paired(x1, x2, -2)).to(self._answer_dtype(x1))
 
         batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
         lefts = self._unflatten(x1.expand(*batch, *x1.shape[-2:]))
@@ -171,7 +171,7 @@ class Kernel(gpytorch.kernels.Kernel):
         else:
             pairs = zip(lefts, rights, strict=True)
             answers = [self._paired(*pair, 0) if diag else self._gram(*pair) for pair in pairs]
-        out = torch.stack([answer.to(x1.dtype) for answer in answers])
+        out = torch.stack([answer.to(self._answer_dtype(x1)) for answer in answers])
         return out.reshape(*batch, *out.shape[1:])
 
     def _unflatten(self, x: Tensor) -> list[Tensor]:

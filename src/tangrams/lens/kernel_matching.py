@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from tangrams.learners.base import HasGram
-from tangrams.operators.solve import solve
+from tangrams.operators import ConvergenceError, solve
 
 _GRID = 41
 """Length scales tried before the best is refined: five a decade over the usual bounds."""
@@ -117,12 +117,21 @@ class MatchReport:
 
 
 def posterior_mean(
-    kernel: HasGram, X: Tensor, y: Float[Tensor, "n"], X_test: Tensor, *, ridge: float
+    kernel: HasGram, X: Tensor, y: Float[Tensor, "n"], X_test: Tensor, *, ridge: float, rtol: float = 1e-6
 ) -> Float[Tensor, "m"]:
-    """The mean ``k(X_test, X) (k(X, X) + ridge I)⁻¹ y`` of a Gaussian process: ridge is noise over signal variance."""
+    """The mean ``k(X_test, X) (k(X, X) + ridge I)⁻¹ y`` of a Gaussian process.
+
+    Args:
+        kernel: k.
+        X: training inputs.
+        y: training targets.
+        X_test: where the mean is wanted.
+        ridge: the variance of the noise over that of the signal.
+        rtol: of the solve, whose residual is checked.
+    """
     K = kernel.gram(X).detach().to(torch.float64)
     noisy = K + ridge * torch.eye(len(K), dtype=K.dtype, device=K.device)
-    return kernel.gram(X_test, X).detach().to(torch.float64) @ solve(noisy, y.to(torch.float64))
+    return kernel.gram(X_test, X).detach().to(torch.float64) @ solve(noisy, y.to(torch.float64), rtol=rtol)
 
 
 def match_posterior(
@@ -143,7 +152,8 @@ def match_posterior(
     .. math:: \min_ℓ \; \lVert m_{\text{ref}}(X_*) - m_ℓ(X_*) \rVert, \qquad
               m(X_*) = k(X_*, X) (k(X, X) + δ I)^{-1} y
 
-    The length scale is searched on a logarithmic grid, and then refined around its best point.
+    The length scale is searched on a logarithmic grid, and then refined around its best point. Members whose matrix
+    is singular in float64 are passed over.
 
     Args:
         reference: the kernel to come close to.
@@ -171,7 +181,10 @@ def match_posterior(
         return posterior_mean(family(math.exp(log_scale)), X, y, X_test, ridge=ridge)
 
     def distance(log_scale: float) -> float:
-        return _rms(mean(log_scale) - target)
+        try:
+            return _rms(mean(log_scale) - target)
+        except ConvergenceError:  # too smooth a member for so small a ridge has no mean in float64
+            return math.inf
 
     grid = np.linspace(math.log(low), math.log(high), _GRID)
     tried = [distance(point) for point in grid]
