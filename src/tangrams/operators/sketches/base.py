@@ -71,8 +71,8 @@ class Sketch(ABC):
 
     A sketch is made unbound, ``CountSketch(2048, seed=0)``; :meth:`bind` gives it the columns it meets. A member
     writes :meth:`accumulate`, drawing from :func:`block_generator` only; it should write its adjoint
-    :meth:`lift_block` and its :meth:`variance`, too. The whole state is ``(class, k, seed, columns)``. Products are differentiable; under
-    ``torch.vmap`` say ``randomness="same"``, for the draws.
+    :meth:`lift_block` and its :meth:`variance`, too. The whole state is ``(class, k, seed, columns)``. Products are
+    differentiable; under ``torch.vmap`` say ``randomness="same"``, for the draws.
 
     Args:
         num_features: k, the number of sketched features.
