@@ -129,3 +129,12 @@ def test_items_do_not_run_into_each_other():
     assert digest(torch.tensor([True])) != digest(torch.tensor([1], dtype=torch.uint8))
     assert digest(torch.zeros(2, dtype=torch.bfloat16)) != digest(torch.zeros(2, dtype=torch.float16))
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_arrays_of_any_layout_are_leaves():
+    base = np.arange(6.0).reshape(2, 3)
+    frozen = base.copy()
+    frozen.flags.writeable = False
+    for array in (base[:, ::-1][:, ::-1], np.asfortranarray(base), base.astype(">f8"), frozen, torch.from_numpy(base)):
+        assert digest(array) == digest(base)
+    assert stack_samples([np.float64(1), np.float64(2)]).tolist() == [1.0, 2.0]

@@ -7,7 +7,15 @@ import sys
 import pytest
 import torch
 
-from tangrams.store import FeatureStore, StoreFormatError, StoreLockedError, StoreMismatchError, StoreSpec, StoreWriter
+from tangrams.store import (
+    FeatureStore,
+    SideArray,
+    StoreFormatError,
+    StoreLockedError,
+    StoreMismatchError,
+    StoreSpec,
+    StoreWriter,
+)
 
 SPEC = StoreSpec(4, 1, 3, "float32", 2)
 
@@ -157,3 +165,33 @@ def test_what_is_no_store_is_refused_and_left_as_it_was(tiny, tmp_path, what):
         with pytest.raises(StoreFormatError, match=r"f\.zarr"):
             act()
         assert (tiny.contents(path) if path.is_dir() else path.read_bytes()) == before
+
+
+def test_the_beginnings_of_a_store_of_another_shape_make_way(tiny, unbroken, tmp_path):
+    path = tmp_path / "f.zarr"
+    with StoreWriter(path, StoreSpec(4, 1, 3, "float32", 2, outputs=SideArray("int8", (3,))), {}):
+        pass
+    (path / "zarr.json").unlink()  # as if killed just before it was there
+    StoreWriter(path, SPEC, {}).close()
+    StoreWriter(tmp_path / "g.zarr", SPEC, {}).close()
+    assert tiny.contents(path) == tiny.contents(tmp_path / "g.zarr")
+    assert FeatureStore.open(path).outputs is None
+
+
+def test_a_store_without_samples_or_features_is_one_too(tiny, tmp_path):
+    with StoreWriter(tmp_path / "a.zarr", StoreSpec(0, 2, 3, "float32", 2, targets=SideArray("int64", ())), {}) as one:
+        one.finish()
+    store = FeatureStore.open(tmp_path / "a.zarr")
+    store.verify()
+    assert store.matrix().to_dense().shape == (0, 3)
+    assert store.targets.shape == (0,)
+    assert store.gram().shape == (0, 0)
+    assert store.dask().compute(scheduler="synchronous").shape == (0, 3)
+    with StoreWriter(tmp_path / "b.zarr", StoreSpec(3, 1, 0, "float32", 2), {}) as two:
+        two.write_block(0, torch.zeros(2, 0))
+        two.write_block(1, torch.zeros(1, 0))
+        two.finish()
+    store = FeatureStore.open(tmp_path / "b.zarr")
+    store.verify()
+    assert store.matrix().to_dense().shape == (3, 0)
+    assert torch.equal(store.gram(), torch.zeros(3, 3))

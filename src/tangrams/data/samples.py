@@ -148,7 +148,7 @@ def as_leaf(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
-        return torch.as_tensor(np.ascontiguousarray(value)).reshape(value.shape)
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     if isinstance(value, bool | int | float):
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     raise TypeError(

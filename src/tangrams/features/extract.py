@@ -122,7 +122,7 @@ def extract(
         if progress is not None:
             progress(spec.blocks - len(missing), spec.blocks)
         if missing:
-            threads = _agreed_environment(writer.header.about["environment"], about["environment"], writer.url)
+            threads = _agreed_environment(writer.header.about.get("environment", {}), about["environment"], writer.url)
             with _threads(threads):
                 for done, block in enumerate(missing, start=1):
                     batch = _block(phi, samples, spec, block, about["options"], states)
@@ -236,7 +236,7 @@ def _agreed_environment(old: Mapping[str, Any], new: Mapping[str, Any], url: str
             "go on in that one, or take another path",
             changed,
         )
-    return old["threads"]
+    return old.get("threads", new["threads"])
 
 
 def _side(values: Tensor | None) -> SideArray | None:

@@ -23,6 +23,7 @@ MAX_BLOCK_SIZE = 1024
 _LIMIT = 1 << 62
 _SIZES = ("samples", "rows_per_sample", "features", "dtype", "block_size", "strip")
 FEATURE_DTYPES = ("float64", "float32", "float16", "bfloat16")
+ARRAYS = ("features", "targets", "outputs", "ids")
 _ZARR_NAMES = {"bfloat16": "uint16"}
 _NAN_FILL = {"float64": "NaN", "float32": "NaN", "float16": "NaN", "bfloat16": 0x7FC0, "bool": False}
 

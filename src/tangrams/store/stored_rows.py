@@ -175,6 +175,9 @@ class StoredRows:
             return torch.zeros(0, sketch.num_features, dtype=self.dtype, device=self.device)
         return self._wanted(torch.cat(parts))
 
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_pieces"}
+
     def __repr__(self) -> str:
         return f"StoredRows({tuple(self.shape)}, {self.dtype}, {self.store.url!r})"
 

@@ -23,13 +23,14 @@ from tangrams.store.errors import (
 )
 from tangrams.store.folder import PARTIAL, Folder, LocalFolder, open_folder
 from tangrams.store.header import HEADER_LIMIT, Header, differences
-from tangrams.store.layout import ArrayLayout, StoreSpec
+from tangrams.store.layout import ARRAYS, ArrayLayout, StoreSpec
 from tangrams.store.lock import NAME as LOCK
 from tangrams.store.lock import WriterLock
 from tangrams.store.manifest import NAME as MANIFEST
 from tangrams.store.manifest import Manifest, checksum, manifest_line
 
 ROOT = "zarr.json"
+_DESCRIPTIONS = {f"{name}/{ROOT}" for name in ARRAYS}
 ENVIRONMENT = "environment"
 """The key of ``about`` that does not decide whether a store is the same: it is kept as it was first written."""
 
@@ -62,8 +63,10 @@ class StoreWriter:
         try:
             header = self._agreed(wanted)
             self.header = wanted if header is None else header
+            described = {f"{array.name}/{ROOT}" for array in self.spec.arrays}
             for name in self.folder.names():
-                if name.endswith(PARTIAL):
+                # what was half-written, and the beginnings of a store of another shape that never came to be
+                if name.endswith(PARTIAL) or (name in _DESCRIPTIONS and name not in described):
                     self.folder.remove(name)
             for array in damaged_metadata(self.folder, self.header):
                 self.folder.write(f"{array.name}/zarr.json", array.metadata())
@@ -199,7 +202,7 @@ class StoreWriter:
                     f"{self.url} has no readable header and its blocks are not of this extraction: "
                     "delete it or take another path"
                 ) from error
-            self._check_unused(wanted)
+            self._check_unused()
             return None
         there, here = header.to_json(), wanted.to_json()
         lines = differences(
@@ -215,9 +218,9 @@ class StoreWriter:
             )
         return header
 
-    def _check_unused(self, wanted: Header) -> None:
+    def _check_unused(self) -> None:
         """Refuse a folder that holds anything but the beginnings of a store."""
-        begun = {ROOT, MANIFEST, LOCK, *(f"{array.name}/zarr.json" for array in wanted.spec.arrays)}
+        begun = {ROOT, MANIFEST, LOCK, *_DESCRIPTIONS}
         for name in self.folder.names():
             if name.removesuffix(PARTIAL) not in begun:
                 raise StoreFormatError(f"{self.url} is no store and not empty (it holds {name}): take another path")
