@@ -55,10 +55,11 @@ def measure(
     single = [_slope(widths, errors[name]["single logit"]) for name in _NETWORKS]
     sentence = (
         f"From width {widths[0]} to {widths[-1]} the relative error falls with slopes {min(slopes.values()):.2f} to "
-        f"{max(slopes.values()):.2f} in log width (1/√width: −0.5; a single logit: {min(single):.2f} to {max(single):.2f}) "
-        f"over {seeds} seeds; at width {max(gaps)} regression on {regression_samples} digits agrees with the full "
-        f"kernel's on {widest['agreement']:.1%} of the test digits (accuracy {widest['accuracy_scalar']:.3f} against "
-        f"{widest['accuracy_full']:.3f}) and its Gram took 1/{widest['cpu_ratio']:.0f} of the CPU time."
+        f"{max(slopes.values()):.2f} in log width (1/√width: −0.5; a single logit: {min(single):.2f} to "
+        f"{max(single):.2f}) over {seeds} seeds; at width {max(gaps)} regression on {regression_samples} digits "
+        f"agrees with the full kernel's on {widest['agreement']:.1%} of the test digits (accuracy "
+        f"{widest['accuracy_scalar']:.3f} against {widest['accuracy_full']:.3f}) and its Gram took "
+        f"1/{widest['cpu_ratio']:.0f} of the CPU time."
     )
     numbers: dict[str, Any] = {
         "widths": list(widths),
