@@ -131,7 +131,7 @@ def test_what_is_no_study_is_refused_and_an_old_report_stays(content, tmp_path):
 def test_lists_that_do_not_pair_are_refused(example, tmp_path):
     study = example.classification()
     study["richness"]["spectrum"]["ranks"].pop()
-    with pytest.raises(ValueError, match="ranks and eigenvalues hold .* which should be pairs"):
+    with pytest.raises(ValueError, match=r"ranks and eigenvalues hold .* which should be pairs"):
         render(study, tmp_path / "report.html")
 
 

@@ -54,6 +54,7 @@ from tangrams.lens.redundancy import (
     subset_curve,
 )
 from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
+from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_windows, weight_spectrum
 
 __all__ = [
     "BoundaryAttack",
@@ -69,6 +70,7 @@ __all__ = [
     "NearDuplicates",
     "PointwiseMatch",
     "PowerLaw",
+    "PowerLawWindows",
     "RegressionGap",
     "Relation",
     "Retrieval",
@@ -83,6 +85,7 @@ __all__ = [
     "exact_duplicates",
     "find_label_errors",
     "find_target_errors",
+    "fresh_spectrum",
     "k_centre_order",
     "kernel_attribution",
     "kernel_regression_gap",
@@ -95,6 +98,7 @@ __all__ = [
     "near_duplicates",
     "ntk_relative_error",
     "posterior_mean",
+    "power_law_windows",
     "predict_forgetting",
     "prediction_change",
     "relation",
@@ -103,5 +107,6 @@ __all__ = [
     "subset_curve",
     "surrogate_fidelity",
     "top_similar",
+    "weight_spectrum",
     "zonal",
 ]

@@ -208,7 +208,8 @@ def _weights(model: nn.Module) -> list[_Place]:
 
 def _names(module: nn.Module) -> list[str]:
     """Names under which a module uses its own weight matrices; the parts of a parametrized one are not weights."""
-    names = list(module.parametrizations) if _is_parametrized(module) else []
+    parametrizations = getattr(module, "parametrizations", None)
+    names = list(parametrizations) if isinstance(parametrizations, nn.ModuleDict) else []
     for name in module._parameters:
         whole, _, part = name.rpartition("_")
         names.append(whole if part in ("orig", "g", "v") and isinstance(getattr(module, whole, None), Tensor) else name)
@@ -278,8 +279,7 @@ def _captured(model: nn.Module) -> Iterator[dict[str, list[tuple[Tensor, int]]]]
     try:
         for path, module in model.named_modules():
             if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
-                axis = -1 if isinstance(module, nn.Linear) else _unit_axis(module)
-                handles.append(module.register_forward_hook(keeper(path, axis)))
+                handles.append(module.register_forward_hook(keeper(path, _unit_axis(module))))
         yield kept
     finally:
         for handle in handles:
@@ -287,8 +287,8 @@ def _captured(model: nn.Module) -> Iterator[dict[str, list[tuple[Tensor, int]]]]
 
 
 def _unit_axis(module: nn.Module) -> int:
-    """Channels of a convolution's output, counted from the end: ``(…, channels, *positions)``."""
-    return -1 - len(module.kernel_size)
+    """Where a layer's units are in its output, from the end: ``(…, units)``, or ``(…, channels, *positions)``."""
+    return -1 if isinstance(module, nn.Linear) else -1 - len(getattr(module, "kernel_size", ()))
 
 
 def _silent_units(model: nn.Module, inputs: Inputs, seed: int, batch_size: int) -> dict[str, SilentUnits]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -64,8 +65,7 @@ def fresh_spectrum(
     parametrized = hasattr(module, "parametrizations") or any(
         hasattr(module, f"{parameter}_{suffix}") for suffix in ("orig", "g")
     )
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if not parametrized and not callable(reset):
+    if not parametrized and _initialiser(module) is None:
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -92,5 +92,13 @@ def _reset(module: nn.Module, parameter: str) -> Tensor:
     }
     twin._buffers = {name: None if b is None else b.detach().clone().cpu() for name, b in module._buffers.items()}
     twin._modules = {name: copy.deepcopy(child) for name, child in module._modules.items()}
-    (getattr(twin, "reset_parameters", None) or twin._reset_parameters)()
+    initialise = _initialiser(twin)
+    if initialise is not None:
+        initialise()
     return getattr(twin, parameter).detach()
+
+
+def _initialiser(module: nn.Module) -> Callable[[], object] | None:
+    """What draws a module's weights anew, where it says so."""
+    found = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    return found if callable(found) else None

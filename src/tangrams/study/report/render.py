@@ -70,14 +70,16 @@ def findings(study: dict[str, Any] | str | os.PathLike[str], most: int = 3) -> l
     return glance.findings(sections.views(load(study)), most)
 
 
-def load(study: dict[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+def load(source: dict[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """A study from memory or from its file, checked against its schema.
 
     Raises:
         ValueError: if it is not JSON or does not fit the schema.
     """
-    if not isinstance(study, dict):
-        path = Path(study)
+    if isinstance(source, dict):
+        study = source
+    else:
+        path = Path(source)
         try:
             study = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -141,8 +141,9 @@ class Chart:
         path = "M" + "L".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in zip(xs, ys, strict=True))
         self.parts.append(tag("path", d=path, class_=f"line {style}"))
 
-    def band(self, xs: Sequence[Number], lows: Sequence[Number], highs: Sequence[Number], style: str) -> None:
-        """The area between two lines."""
+    def band(self, xs: Sequence[Number], intervals: Sequence[Sequence[Number]], style: str) -> None:
+        """The area between the lower and the upper ends of intervals."""
+        lows, highs = [i[0] for i in intervals], [i[1] for i in intervals]
         outline = [*zip(xs, lows, strict=True), *reversed(list(zip(xs, highs, strict=True)))]
         path = "M" + "L".join("{:.1f},{:.1f}".format(*self.at(x, y)) for x, y in outline) + "Z"
         self.parts.append(tag("path", d=path, class_=f"band {style}"))
@@ -151,9 +152,9 @@ class Chart:
         """A marker with a tip; the shape tells what the colour tells."""
         self.parts.append(marker(*self.at(x, y), style, tip, shape))
 
-    def whisker(self, x: Number, low: Number, high: Number, style: str) -> None:
+    def whisker(self, x: Number, interval: Sequence[Number], style: str) -> None:
         """A vertical interval."""
-        (left, bottom), (_, top) = self.at(x, low), self.at(x, high)
+        (left, bottom), (_, top) = self.at(x, interval[0]), self.at(x, interval[1])
         d = f"M{left:.1f},{bottom:.1f}V{top:.1f}M{left - 4:.1f},{bottom:.1f}h8M{left - 4:.1f},{top:.1f}h8"
         self.parts.append(tag("path", d=d, class_=f"whisker {style}"))
 

@@ -158,7 +158,7 @@ def _precision_chart(section: dict[str, Any]) -> Markup | None:
     chart.line(xs, [e["value"] for e in estimates], "method")
     for x, e in zip(xs, estimates, strict=True):
         if e["interval"]:
-            chart.whisker(x, *e["interval"], "method")
+            chart.whisker(x, e["interval"], "method")
         tip = f"first {count(x)}: {about(e, percent)}"
         chart.point(x, e["value"], "method", tip)
     return chart.render()

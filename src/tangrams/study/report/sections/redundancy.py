@@ -155,7 +155,7 @@ def _chart(study: dict[str, Any], section: dict[str, Any]) -> Markup | None:
     )
     random = [p["random"] for p in curve]
     if all(e["interval"] for e in random):
-        chart.band(fractions, *zip(*(e["interval"] for e in random), strict=True), "baseline-1")
+        chart.band(fractions, [e["interval"] for e in random], "baseline-1")
     chart.line(fractions, [e["value"] for e in random], "baseline-1")
     chart.line(fractions, [p["chosen"]["value"] for p in curve], "method")
     for p in curve:

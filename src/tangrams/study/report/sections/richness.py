@@ -196,7 +196,7 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
         joined = [last, *sorted((p for p in ahead if p["n"] > last["n"]), key=lambda p: p["n"])]
         xs = [p["n"] for p in joined]
         if all(p["risk"]["interval"] for p in joined):
-            chart.band(xs, *zip(*(p["risk"]["interval"] for p in joined), strict=True), "method")
+            chart.band(xs, [p["risk"]["interval"] for p in joined], "method")
         chart.line(xs, [p["risk"]["value"] for p in joined], "method ahead")
         for p in joined[1:]:
             tip = f"predicted for {count(p['n'])} samples: {about(p['risk'], form)}"
@@ -211,7 +211,7 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
     chart.line([p["n"] for p in measured], [p["risk"]["value"] for p in measured], "method")
     for p in measured:
         if p["risk"]["interval"]:
-            chart.whisker(p["n"], *p["risk"]["interval"], "method")
+            chart.whisker(p["n"], p["risk"]["interval"], "method")
         chart.point(p["n"], p["risk"]["value"], "method", f"{count(p['n'])} samples: {about(p['risk'], form)}")
     return chart.render() + legend(*entries)
 
