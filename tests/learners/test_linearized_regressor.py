@@ -136,3 +136,15 @@ def test_an_offset_is_wanted_exactly_when_it_was_fitted_with():
 def test_a_gram_of_another_size_is_refused():
     with pytest.raises(ValueError, match="8 rows, 5 targets of 2"):
         LinearizedRegressor("precomputed").fit(gram(8, 20), targets(5, 2))
+
+
+@pytest.mark.parametrize("time", [0.05, 2.0, math.inf])
+def test_the_flow_of_means_of_055_is_this_flow_at_another_clock(time):
+    """Its loss is the mean over n samples, so its time t is n times ours; its ridge is in the kernel's own units."""
+    from tangrams.learners import KernelGradientFlow
+
+    K, y, f0, cross, f0_new = gram(8, 20), targets(8, 2), targets(8, 2, 5), targets(5, 8), targets(5, 2, 6)
+    ours = LinearizedRegressor("precomputed", delta=0.1, time=time).fit(K, y, f0).predict(cross, f0_new)
+    ridge = 0.1 * float(K.diagonal().mean())
+    theirs = KernelGradientFlow("precomputed", time=8 * time, ridge=ridge).fit(K, y, f0).predict(cross, f0=f0_new)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
