@@ -50,7 +50,7 @@ class ModelRef:
         model: the network; a ``DataParallel`` wrapper is taken off with a warning, that of ``torch.compile`` quietly.
 
     Raises:
-        TypeError: if ``model`` is not an ``nn.Module``.
+        TypeError: if ``model`` is not an ``nn.Module``, or is TorchScript.
         ValueError: if a parameter or buffer is on the meta device, uninitialised, complex or sharded.
     """
 
@@ -66,6 +66,12 @@ class ModelRef:
             )
             model = model.module
         model = getattr(model, "_orig_mod", model)
+        for path, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise TypeError(
+                    f"{path or 'the model'} ({type(model).__name__}) is TorchScript, whose parameters cannot be followed: "
+                    "pass the module that was scripted"
+                )
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             _refuse_unreadable(name, tensor)
         self.model: nn.Module = model

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import math
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tangrams.features.errors import TangentError
 
@@ -137,10 +139,10 @@ class CallableOutput(Output):
         self.takes_targets = _takes_two(function)
 
     def describe(self) -> dict[str, str]:
-        """The function's qualified name and a hash of its code."""
-        code = getattr(self.function, "__code__", None)
-        body = self.name.encode() if code is None else code.co_code + "|".join(code.co_names).encode()
-        return {"output": self.name, "code": hashlib.sha256(body).hexdigest()[:16]}
+        """The function's qualified name, and a hash of its code, defaults and captured values."""
+        digest = hashlib.sha256()
+        _feed(digest, self.function, set())
+        return {"output": self.name, "code": digest.hexdigest()[:16]}
 
     def select(self, returned: Any, targets: Tensor | None, n: int, who: str = "the network") -> Tensor:
         """The function's values, ``(n, m)``."""
@@ -155,6 +157,47 @@ class CallableOutput(Output):
                 f"output={self.name} of {who} returned {type(values).__name__}, expected a tensor (n,) or (n, m)"
             )
         return _as_columns(values, n, f"{who}: the values of output={self.name}")
+
+
+def _feed(digest: Any, value: Any, seen: set[int]) -> None:
+    """Hash what a callable does, the same in every process: code, constants, defaults and captured values."""
+    if id(value) in seen:
+        return
+    if isinstance(value, types.CodeType):
+        digest.update(value.co_code + "|".join((*value.co_names, *value.co_varnames)).encode())
+        value = value.co_consts
+    elif isinstance(value, types.FunctionType):
+        seen.add(id(value))
+        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        value = (value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, cells)
+    elif isinstance(value, types.MethodType):
+        value = (value.__func__, value.__self__)
+    elif isinstance(value, functools.partial):
+        value = (value.func, value.args, value.keywords)
+    if isinstance(value, tuple | list | frozenset):
+        items = sorted(value, key=repr) if isinstance(value, frozenset) else value
+        digest.update(f"{type(value).__name__}{len(value)}".encode())
+        for item in items:
+            _feed(digest, item, seen)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            digest.update(repr(key).encode())
+            _feed(digest, item, seen)
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    elif isinstance(value, nn.Module):
+        seen.add(id(value))
+        digest.update(type(value).__qualname__.encode())
+        _feed(digest, dict(value.state_dict()), seen)
+    elif isinstance(value, bool | int | float | complex | str | bytes | type(None)):
+        digest.update(repr(value).encode())
+    else:
+        seen.add(id(value))
+        digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
+        state = getattr(value, "__dict__", None)
+        if state:
+            _feed(digest, state, seen)
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

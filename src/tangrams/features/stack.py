@@ -168,21 +168,9 @@ class StackedRows:
         """``Φ Sᵀ``: the sum over parts of their columns' share."""
         out, offset = None, 0
         for part in self.parts:
-            share = self._same(part.project(_Shifted(sketch, offset, part.shape[1])))
+            share = self._same(part.project(sketch.part(offset, offset + part.shape[1])))
             out = share if out is None else out + share
             offset += part.shape[1]
         assert out is not None  # a stack has parts
         return out
 
-
-class _Shifted(Sketch):
-    """The columns ``offset … offset + width − 1`` of a bound sketch, as a sketch of their own."""
-
-    def __init__(self, sketch: Sketch, offset: int, width: int) -> None:
-        super().__init__(sketch.num_features, seed=sketch.seed)
-        self.sketch, self.offset = sketch, offset
-        self.columns = (Column("part", (width,), 0, width),)
-
-    def accumulate(self, block: Tensor, start: int, out: Tensor) -> None:
-        """Add the share of these columns."""
-        self.sketch.accumulate(block, start + self.offset, out)

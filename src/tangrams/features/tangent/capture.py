@@ -49,7 +49,8 @@ class Capture:
         for k in self.wanted:
             consumer = self.consumers[k]
             consumer.workspace = workspace
-            consumer.load(recipe.axes[k], batch.n, spec.dtype)
+            with torch.no_grad():
+                consumer.load(recipe.axes[k], batch.n, spec.dtype)
 
     def gradients(self, function: int) -> Mapping[int, Tensor]:
         """Arranged gradients of one function, summed over samples, by consumer."""
@@ -64,5 +65,5 @@ class Capture:
         for k, gradient in zip(self._asked, found, strict=True):
             if gradient is None:
                 gradient = self.values.new_zeros(self.consumers[k].shape)
-            arranged[k] = self.consumers[k].arrange(gradient)
+            arranged[k] = self.consumers[k].arrange(gradient.detach())
         return arranged

@@ -22,13 +22,16 @@ from tangrams.features.inputs import Inputs, module_of
 from tangrams.features.outputs import require_graph
 from tangrams.features.tangent import generic, guards
 from tangrams.features.tangent.groups import Factors, Group, Materialised
-from tangrams.features.tangent.recipe import without_structure
+from tangrams.features.tangent.recipe import Recipe, without_structure
 from tangrams.features.tangent.spec import TangentSpec
 
 SAMPLES = 16
 """Most samples verified by ``check="sample"``."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+NOISE = 1e3
+"""Units of rounding, relative to all parameters' gradients together, that one parameter's may be off by: a gradient
+that is zero in exact arithmetic, such as that of a bias before a normalisation, is rounding through and through."""
 """Allowed error relative to the size of what is summed, by the network's dtype."""
 
 _FEW_FUNCTIONS = 16
@@ -94,12 +97,12 @@ class Probe:
         """Block → the flat gradient of the weighted sum."""
         return self._run[1]
 
-    def gradients(self, values: Tensor, cotangent: Tensor, *, retain: bool = False) -> dict[str, Tensor]:
+    def gradients(self, values: Tensor, cotangent: Tensor) -> dict[str, Tensor]:
         """Block → the flat gradient of ``Σ cotangent · values`` by plain autograd."""
         require_graph(values, type(self.model).__name__)
         parameters = self.spec.weights()
         total = (values * cotangent).sum()
-        found = generic.gradients(total, list(parameters.values()), self.model, retain_graph=retain)
+        found = generic.gradients(total, list(parameters.values()), self.model)
         by_name = dict(zip(parameters, found, strict=True))
         return {
             block.name: block.assemble([by_name[name].reshape(-1) for name in block.members]).to(self.spec.dtype)
@@ -114,21 +117,23 @@ class Verifier:
         spec: the network, outputs and parameters.
         model: the network, in a session.
         sides: the samples of the rows, and of the columns if they are others.
-        r: functions per sample.
+        recipe: of the first.
     """
 
-    def __init__(self, spec: TangentSpec, model: nn.Module, sides: Sequence[Inputs], r: int) -> None:
-        self.spec, self.r = spec, r
+    def __init__(self, spec: TangentSpec, model: nn.Module, sides: Sequence[Inputs], recipe: Recipe) -> None:
+        self.spec, self.recipe, r = spec, recipe, recipe.r
+        self.r = r
         self.probes = [Probe(spec, model, inputs, r, seed) for seed, inputs in enumerate(sides)]
-        self.tolerance = TOLERANCE[spec.ref.dtype]
+        self.tolerance, self.noise = tolerances(spec, recipe)
         self._scales = [0.0 for _ in sides]
         self._partial: dict[tuple[int, str], list[Tensor]] = {}
+        self._seen: list[tuple[int, list[str], Tensor, Tensor, Tensor]] = []
 
     def values(self, side: int, values: Tensor) -> None:
         """The batch's outputs must be those of the first samples by themselves."""
         probe = self.probes[side]
         k = min(probe.k, len(values))
-        if not guards.agree(values[:k].detach(), probe.values[:k]):
+        if not guards.agree(values[:k].detach(), probe.values[:k], self.recipe.precision, self.recipe.scale):
             raise TangentError(
                 f"the samples of {type(self.spec.ref.model).__name__} are coupled: the first {k} samples have other "
                 "outputs in a larger batch, so per-sample gradients are not defined"
@@ -146,13 +151,21 @@ class Verifier:
                 continue
             names = [block.name for block in group.blocks]
             exact = torch.stack([probe.square(name) for name in names]).sum()
-            self._compare(names, quadratic, exact, size)
+            self._seen.append((side, names, quadratic, exact, size))
+
+    def settle(self) -> None:
+        """Judge the groups seen so far."""
+        for side, names, found, exact, size in self._seen:
+            self._compare(names, found, exact, self.tolerance * size.item() + self.noise**2 * self._scales[side])
+        self._seen.clear()
 
     def total(self, result: Tensor) -> None:
         """The finished matrix against the gradients of all parameters together."""
         for (side, name), seen in self._partial.items():
             quadratic, size = torch.stack(seen).sum(0)
-            self._compare([name], quadratic, self.probes[side].square(name), size)
+            self._seen.append((side, [name], quadratic, self.probes[side].square(name), size))
+        self._partial.clear()
+        self.settle()
         left, right = self.probes[0], self.probes[-1]
         if self.spec.output.folds:
             self._total_of_folded(result, left, right)
@@ -164,7 +177,7 @@ class Verifier:
             exact = torch.stack([left.square(name) for name in names]).sum()
         else:
             exact = torch.stack([torch.dot(left.gradient[name], right.gradient[name]) for name in names]).sum()
-        self._compare(names, found, exact, found.new_tensor(self._joint_scale()))
+        self._compare(names, found, exact, self.tolerance * self._joint_scale())
 
     def _total_of_folded(self, result: Tensor, left: Probe, right: Probe) -> None:
         """``wᵀ K w = (1/r) Σ_c ‖∇ Σ_i w_i f_c(x_i)‖²``: a backward pass per function, where they are few."""
@@ -175,45 +188,61 @@ class Verifier:
         sums = [list(self._by_function(probe)) for probe in self.probes]
         for mine, theirs in zip(sums[0], sums[-1], strict=True):
             exact += sum((g @ theirs[name] for name, g in mine.items()), start=found.new_zeros(()))
-        self._compare(list(left.gradient), found, exact / self.r, found.new_tensor(self._joint_scale()))
+        self._compare(list(left.gradient), found, exact / self.r, self.tolerance * self._joint_scale())
 
     def _by_function(self, probe: Probe) -> Sequence[dict[str, Tensor]]:
-        values = generic.outputs(probe.model, self.spec.output, probe.inputs)
         found = []
         for c in range(self.r):
+            values = generic.outputs(probe.model, self.spec.output, probe.inputs)
             cotangent = torch.zeros_like(values)
             cotangent[:, c] = probe.weights[0].to(values)
-            found.append(probe.gradients(values, cotangent, retain=True))
+            found.append(probe.gradients(values, cotangent))
         return found
 
     def _joint_scale(self) -> float:
         return (self._scales[0] * self._scales[-1]) ** 0.5
 
-    def _compare(self, names: Sequence[str], found: Tensor, exact: Tensor, size: Tensor) -> None:
+    def _compare(self, names: Sequence[str], found: Tensor, exact: Tensor, allowed: float) -> None:
         error = abs(found.item() - exact.item())
         if not math.isfinite(error):
             return  # not finite: refused by name when the result is complete
-        if error > self.tolerance * float(size):
-            raise CheckFailed(names, f"off by {error / max(float(size), 1e-300):.1e} of its size")
+        if error > allowed:
+            size = allowed / self.tolerance
+            raise CheckFailed(names, f"off by {error / max(size, 1e-300):.1e} of its size")
 
 
-def reroute(spec: TangentSpec, inputs: Inputs, failure: CheckFailed) -> None:
+def tolerances(spec: TangentSpec, recipe: Recipe) -> tuple[float, float]:
+    """Allowed error relative to a parameter's own size, and to that of all of them."""
+    narrow = min((spec.ref.dtype, recipe.precision), key=lambda dtype: dtype.itemsize)
+    return TOLERANCE[narrow], NOISE * torch.finfo(narrow).eps
+
+
+def reroute(spec: TangentSpec, sides: Sequence[Inputs], failure: CheckFailed) -> None:
     """Send the parameters that failed to the generic route, or from ``vmap`` there to the loop.
+
+    Args:
+        spec: the network, outputs and parameters.
+        sides: the samples of rows and columns.
+        failure: what failed.
 
     Raises:
         TangentError: if they failed on the loop, which is plain autograd sample by sample.
     """
-    recipe = spec.recipes[inputs.signature()]
-    if all(name in recipe.loops for name in failure.names):
+    moved = False
+    for inputs in {inputs.signature(): inputs for inputs in sides}.values():
+        recipe = spec.recipes[inputs.signature()]
+        names = [name for name in failure.names if name not in recipe.loops]
+        structured = [name for name in names if recipe.uses[name] is not None]
+        if names:
+            moved = True
+            without_structure(spec, inputs, structured or names, f"failed the check ({failure.reason})")
+    if not moved:
         model = spec.ref.model
         places = ", ".join(f"{name!r} of {module_of(model, name)}" for name in failure.names[:4])
         raise TangentError(
             f"the gradients of {type(model).__name__}'s samples do not add up to that of the batch for {places} "
             f"({failure.reason}): are its samples coupled or its gradients random?"
         )
-    names = [name for name in failure.names if name not in recipe.loops]
-    structured = [name for name in names if recipe.uses[name] is not None]
-    without_structure(spec, inputs, structured or names, f"failed the check ({failure.reason})")
 
 
 def refuse_not_finite(spec: TangentSpec, inputs: Inputs, samples: Tensor) -> None:

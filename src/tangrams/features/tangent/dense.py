@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from tangrams.features.inputs import Inputs
 from tangrams.features.parameters import Block
 from tangrams.features.tangent import check, generic
 from tangrams.features.tangent.capture import Capture
+from tangrams.features.tangent.consumers import Consumer
 from tangrams.features.tangent.groups import add_uses
 from tangrams.features.tangent.recipe import Recipe, Restructured, recipe_for, without_structure
 from tangrams.features.tangent.spec import TangentSpec
@@ -40,7 +41,7 @@ def visit_rows(spec: TangentSpec, inputs: Inputs, visit: Visit) -> None:
     with spec.ref.session() as model, spec.workspace.frame() as workspace:
         recipe = _verified(spec, model, inputs, workspace)
         probe = check.Probe(spec, model, inputs, recipe.r, 1) if spec.check == "full" else None
-        sums = None if probe is None else _Sums(spec, probe)
+        sums = None if probe is None else _Sums(spec, probe, recipe)
         for where, c, rows in _panels(spec, model, recipe, inputs, workspace):
             with torch.no_grad():
                 _refuse_not_finite(spec, inputs, where, rows)
@@ -78,12 +79,13 @@ def _panels(
                     others.append((blocks, _generic(model, spec, blocks, batch, by_loop=by_loop)))
             capture = Capture(spec, model, recipe, batch, wanted, workspace) if wanted else None
             for c in range(recipe.r):
-                if capture is not None:
-                    gradients = capture.gradients(c)
+                gradients = {} if capture is None else capture.gradients(c)
+                consumers = [] if capture is None else capture.consumers
+                with torch.no_grad():
                     for block in spec.parameters.blocks:
                         uses = recipe.uses[block.name]
                         if uses is not None:
-                            _write(panel, block, uses, capture, gradients, workspace)
+                            _write(panel, block, uses, consumers, gradients, workspace)
                 for blocks, rows in others:
                     offset = 0
                     for block in blocks:
@@ -92,10 +94,17 @@ def _panels(
                 yield where, c, panel
 
 
-def _write(panel: Tensor, block: Block, uses, capture: Capture, gradients, workspace: Workspace) -> None:  # type: ignore[no-untyped-def]
+def _write(
+    panel: Tensor,
+    block: Block,
+    uses: Sequence[tuple[int, int]],
+    consumers: Sequence[Consumer],
+    gradients: Mapping[int, Tensor],
+    workspace: Workspace,
+) -> None:
     with workspace.scope():
         rows = workspace.empty(len(panel), block.numel, dtype=panel.dtype, device=panel.device)
-        add_uses(uses, rows, capture.consumers, gradients)
+        add_uses(uses, rows, consumers, gradients)
         panel[:, block.start : block.stop] = rows
 
 
@@ -109,8 +118,9 @@ def _generic(model: nn.Module, spec: TangentSpec, blocks: list[Block], batch: In
 class _Sums:
     """``Σ w_ic J_ic`` and its size, by parameter, gathered from panels."""
 
-    def __init__(self, spec: TangentSpec, probe: check.Probe) -> None:
+    def __init__(self, spec: TangentSpec, probe: check.Probe, recipe: Recipe) -> None:
         self.spec, self.probe = spec, probe
+        self.tolerance, self.noise = check.tolerances(spec, recipe)
         self.total = torch.zeros(spec.parameters.numel, dtype=spec.dtype, device=spec.ref.device)
         self.size = dict.fromkeys((block.name for block in spec.parameters.blocks), 0.0)
 
@@ -123,13 +133,12 @@ class _Sums:
 
     def failed(self) -> dict[str, float]:
         """Parameter → its error relative to its size, where it is too large."""
-        tolerance = check.TOLERANCE[self.spec.ref.dtype] ** 0.5 if self.spec.ref.dtype.itemsize < 4 else 0.0
-        tolerance = tolerance or check.TOLERANCE[self.spec.ref.dtype]
+        floor = self.noise * sum(self.size.values())
         bad = {}
         for block in self.spec.parameters.blocks:
             difference = self.total[block.start : block.stop] - self.probe.gradient[block.name]
             error = float(torch.linalg.vector_norm(difference))
-            if error > tolerance * self.size[block.name]:
+            if error > self.tolerance * self.size[block.name] + floor:
                 bad[block.name] = error / max(self.size[block.name], 1e-300)
         return bad
 
@@ -153,7 +162,7 @@ def _verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Wo
             return recipe
         few = inputs.slice(0, check.sample_size(inputs.n))
         probe = check.Probe(spec, model, few, recipe.r, 1, whole=True)
-        sums = _Sums(spec, probe)
+        sums = _Sums(spec, probe, recipe)
         try:
             for where, c, rows in _panels(spec, model, recipe, few, workspace):
                 with torch.no_grad():
@@ -166,7 +175,7 @@ def _verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Wo
             names = [block.name for block in spec.parameters.blocks]
             without_structure(spec, inputs, names, "the graph changes from batch to batch")
         except check.CheckFailed as failure:
-            check.reroute(spec, inputs, failure)
+            check.reroute(spec, [inputs], failure)
         else:
             spec.verified.clear()
             spec.verified[key] = recipe

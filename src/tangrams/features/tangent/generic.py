@@ -35,7 +35,9 @@ def rows(model: nn.Module, spec: TangentSpec, blocks: Sequence[Block], inputs: I
     """
     parameters = spec.weights()
     if by_loop:
-        return rows_by_loop(model, spec.output, parameters, blocks, inputs).detach().to(spec.dtype)
+        recipe = spec.recipes.get(inputs.signature())
+        once = recipe is not None and recipe.reentrant
+        return rows_by_loop(model, spec.output, parameters, blocks, inputs, reentrant=once).detach().to(spec.dtype)
     try:
         return rows_by_vmap(model, spec.output, parameters, blocks, inputs).detach().to(spec.dtype)
     except Exception as error:  # torch.func has no common base for "this network cannot be transformed"
@@ -78,8 +80,19 @@ def rows_by_loop(
     inputs: Inputs,
     *,
     create_graph: bool = False,
+    reentrant: bool = False,
 ) -> Tensor:
-    """Rows ``(n, r, Σ numel)`` by plain autograd, one sample and one output at a time."""
+    """Rows ``(n, r, Σ numel)`` by plain autograd, one sample and one output at a time.
+
+    Args:
+        model: the network.
+        output: which functions of it are differentiated.
+        parameters: by name.
+        blocks: with respect to what.
+        inputs: the samples.
+        create_graph: whether the rows can be differentiated.
+        reentrant: whether a graph can be run backward only once.
+    """
     names = [name for block in blocks for name in block.members]
     weights = [parameters[name] for name in names]
     samples = []
@@ -87,7 +100,9 @@ def rows_by_loop(
         values = outputs(model, output, inputs.slice(i, i + 1))[0]
         require_graph(values, type(model).__name__)
         rows = []
-        for value in values:
+        for c, value in enumerate(values):
+            if c and reentrant:  # its graph can be run backward only once
+                value = outputs(model, output, inputs.slice(i, i + 1))[0, c]
             found = gradients(value, weights, model, create_graph=create_graph)
             by_name = dict(zip(names, (g.reshape(-1) for g in found), strict=True))
             rows.append(torch.cat([b.assemble([by_name[name] for name in b.members]) for b in blocks]))
@@ -102,7 +117,7 @@ def differentiable_rows(
     try:
         return rows_by_loop(model, output, parameters, blocks, inputs, create_graph=True)
     except NoSecondDerivative:
-        return rows_by_loop(model, output, parameters, blocks, inputs).detach()
+        return rows_by_loop(model, output, parameters, blocks, inputs, reentrant=True).detach()
 
 
 def gradients(
@@ -110,13 +125,12 @@ def gradients(
     weights: list[nn.Parameter],
     model: nn.Module,
     *,
-    retain_graph: bool = True,
     create_graph: bool = False,
 ) -> list[Tensor]:
     """The gradient of a number by plain autograd; zeros where it does not depend on a weight."""
     try:
         found = torch.autograd.grad(
-            value, weights, retain_graph=retain_graph, allow_unused=True, create_graph=create_graph
+            value, weights, retain_graph=True, allow_unused=True, create_graph=create_graph
         )
     except RuntimeError as error:
         if ".grad()" not in str(error):

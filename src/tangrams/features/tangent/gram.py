@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from tangrams.features.errors import TangentError
 from tangrams.features.inputs import Inputs
 from tangrams.features.tangent import check, generic
 from tangrams.features.tangent.capture import Capture
+from tangrams.features.tangent.consumers import Consumer
 from tangrams.features.tangent.groups import Factors, Generic, Group, Identity
 from tangrams.features.tangent.plan import Plan, make_plan
 from tangrams.features.tangent.recipe import Recipe, Restructured, recipe_for, without_structure
@@ -21,6 +22,8 @@ from tangrams.features.tangent.workspace import Workspace
 
 ATTEMPTS = 6
 """How often routes may be changed after a failed check before giving up."""
+
+_CHANGES = "the graph changes from batch to batch"
 
 
 @dataclass
@@ -52,10 +55,9 @@ def gram(spec: TangentSpec, left: Inputs, right: Inputs | None = None) -> Tensor
             except Restructured:
                 blocks = [b.name for b in spec.parameters.blocks]
                 for side in sides:
-                    without_structure(spec, side.inputs, blocks, "the graph changes from batch to batch")
+                    without_structure(spec, side.inputs, blocks, _CHANGES)
             except check.CheckFailed as failure:
-                for side in sides:
-                    check.reroute(spec, side.inputs, failure)
+                check.reroute(spec, [side.inputs for side in sides], failure)
     else:
         raise TangentError(f"no route through {type(spec.ref.model).__name__} passed the check against plain autograd")
     return _narrow(spec, result, left, right)
@@ -71,9 +73,9 @@ def diag(spec: TangentSpec, inputs: Inputs) -> Tensor:
                 break
             except Restructured:
                 names = [block.name for block in spec.parameters.blocks]
-                without_structure(spec, inputs, names, "the graph changes from batch to batch")
+                without_structure(spec, inputs, names, _CHANGES)
             except check.CheckFailed as failure:
-                check.reroute(spec, inputs, failure)
+                check.reroute(spec, [inputs], failure)
     else:
         raise TangentError(f"no route through {type(spec.ref.model).__name__} passed the check against plain autograd")
     if not bool(torch.isfinite(norms).all()):
@@ -92,8 +94,11 @@ def _norms(spec: TangentSpec, model: nn.Module, recipe: Recipe, inputs: Inputs, 
             stores = computation.extract(recipe.groups)
             if start == 0 or spec.check == "full":
                 computation.verifier.groups(0, recipe.groups, stores)
-            norms = [store.norms(slice(0, batch.n)) for store in stores]
-            found.append(torch.stack(norms).sum(0).mT.clone())
+                computation.verifier.settle()
+            norms = workspace.empty(recipe.r, batch.n, dtype=spec.dtype, device=spec.ref.device).zero_()
+            for store in stores:
+                norms += store.norms(slice(0, batch.n))
+            found.append(norms.mT.clone())
     return torch.cat(found)
 
 
@@ -142,7 +147,7 @@ class _Computation:
         self.functions = 1 if self.folds else self.r
         self.device = spec.ref.device
         self.rows, self.columns = sides[0].inputs.n, sides[-1].inputs.n
-        self.verifier = check.Verifier(spec, model, [side.inputs for side in sides], self.r)
+        self.verifier = check.Verifier(spec, model, [side.inputs for side in sides], sides[0].recipe)
 
     def allocate(self, *shape: int) -> Tensor:
         """Room in the workspace."""
@@ -175,20 +180,24 @@ class _Computation:
         scratch = self.allocate(n * n)
         tile = Tile(result, 1, self.folds, True, scratch)
         wanted = _wanted(groups)
-        capture = Capture(self.spec, self.model, side.recipe, side.inputs, wanted, self.workspace)
-        gradients = capture.gradients(0)
-        self.verifier.values(0, capture.values)
+        consumers: Sequence[Consumer] = ()
+        gradients: Mapping[int, Tensor] = {}
+        if wanted:
+            capture = Capture(self.spec, self.model, side.recipe, side.inputs, wanted, self.workspace)
+            consumers, gradients = capture.consumers, capture.gradients(0)
+            self.verifier.values(0, capture.values)
         for group in groups:
             with self.workspace.scope():
                 factors = group.factors(n, 1, self.allocate)
                 if isinstance(group, Generic):
                     self._generic(group, factors, side.inputs, slice(0, n))
                 else:
-                    factors.fill(0, slice(0, n), capture.consumers, gradients)
+                    with torch.no_grad():
+                        factors.fill(0, slice(0, n), consumers, gradients)
                 factors.add(factors, slice(0, n), slice(0, n), tile)
                 self.verifier.groups(0, [group], [factors])
             for k in group.consumers:
-                capture.consumers[k].release()
+                consumers[k].release()
 
     def extract(self, groups: Sequence[Group]) -> list[Factors]:
         """The factors of the rows' samples."""
@@ -205,15 +214,17 @@ class _Computation:
             where = slice(start, min(start + self.plan.batch_size, n))
             batch = side.inputs.slice(where.start, where.stop)
             with self.workspace.scope():
+                capture = None
                 if wanted:
                     capture = Capture(self.spec, self.model, side.recipe, batch, wanted, self.workspace, known)
                     if start == 0:
                         self.verifier.values(number, capture.values)
-                    for c in range(self.r):
-                        gradients = capture.gradients(c)
+                for c in range(self.r):
+                    gradients = {} if capture is None else capture.gradients(c)
+                    with torch.no_grad():
                         for group, store in zip(groups, stores, strict=True):
                             if not isinstance(group, Generic):
-                                store.fill(c, where, capture.consumers, gradients)
+                                store.fill(c, where, () if capture is None else capture.consumers, gradients)
                 for group, store in zip(groups, stores, strict=True):
                     if isinstance(group, Generic):
                         self._generic(group, store, batch, where)
@@ -244,7 +255,7 @@ class _Computation:
                 tile = Tile(out, self.r, self.folds, symmetric, scratch)
                 for mine, theirs in zip(left, right, strict=True):
                     mine.add(theirs, rows, columns, tile)
-                if tile.lower_only and not direct:
+                if symmetric and not direct:
                     mirror(out)
                 if not direct:
                     self._place(out, rows, columns, result, first=first)

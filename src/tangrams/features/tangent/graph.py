@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tangrams.features.tangent.consumers import BY_NODE, Consumer, Expansion, Source
@@ -36,12 +37,14 @@ class Uses:
         unexplained: parameter → the name of a node that uses it in another way.
         reentrant: whether a reentrant checkpoint hides parameters from the graph.
         floats: numbers in all intermediate results, over the batch.
+        precision: the narrowest dtype of any intermediate result.
     """
 
     consumers: list[Consumer] = field(default_factory=list)
     unexplained: dict[str, str] = field(default_factory=dict)
     reentrant: bool = False
     floats: int = 0
+    precision: torch.dtype = torch.float64
 
     def signature(self) -> tuple[Any, ...]:
         """What must not change between batches for a recipe to hold."""
@@ -80,6 +83,9 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
     explained: set[tuple[Any, int]] = set()
     for node in order:
         label = node.name()
+        for metadata in getattr(node, "_input_metadata", ()):
+            if metadata.dtype.itemsize < uses.precision.itemsize and metadata.dtype.is_floating_point:
+                uses.precision = metadata.dtype
         if label.startswith(_REENTRANT):
             uses.reentrant = True
         if label not in _VIEWS and label not in _TRANSPOSES:

@@ -16,20 +16,31 @@ from tangrams.features.tangent import generic
 from tangrams.features.tangent.spec import TangentSpec
 
 
-def independent_and_deterministic(spec: TangentSpec, model: nn.Module, probe: Inputs) -> None:
+def independent_and_deterministic(
+    spec: TangentSpec, model: nn.Module, probe: Inputs, whole: Tensor, precision: torch.dtype
+) -> float:
     """Compare the outputs of a few samples with those of the same samples again, alone, and in another order.
+
+    Args:
+        spec: the network, outputs and parameters.
+        model: the network, in a session.
+        probe: the samples.
+        whole: the functions' values there.
+        precision: the narrowest dtype that the network computes in.
+
+    Returns:
+        The largest of the network's outputs, for later comparisons.
 
     Raises:
         TangentError: if they differ, or if the network rewrites its own weights; the message names the module.
     """
     name = type(model).__name__
-    _refuse_rewriting(model)
+    scale = _largest(model, probe, whole)
 
     def values(inputs: Inputs) -> Tensor:
         return generic.outputs(model, spec.output, inputs).detach()
 
-    whole = values(probe)
-    if not agree(whole, values(probe)):
+    if not agree(whole, values(probe), precision, scale):
         where = _first_difference(model, probe, probe, lambda t: t)
         raise TangentError(
             f"the outputs of {name} are random in eval mode{where}: make them deterministic, e.g. pass training="
@@ -45,16 +56,33 @@ def independent_and_deterministic(spec: TangentSpec, model: nn.Module, probe: In
                 f"{name} answers {probe.n} samples but not one alone ({error}): its samples are coupled and per-sample "
                 "gradients are not defined"
             ) from error
-        if not agree(whole[order.to(whole.device)], again):
+        if not agree(whole[order.to(whole.device)], again, precision, scale):
             where = _first_difference(model, probe, chosen, lambda t, order=order: t[order.to(t.device)])
             raise TangentError(
                 f"the samples of {name} are coupled: a sample's output changes with the rest of the batch{where}, so "
                 "per-sample gradients are not defined. Samples are not independent under normalisation by batch "
                 "statistics or reductions over the batch"
             )
+    return scale
 
 
-def _refuse_rewriting(model: nn.Module) -> None:
+def _largest(model: nn.Module, probe: Inputs, whole: Tensor) -> float:
+    """The largest finite output: functions such as a sum may cancel down to its rounding."""
+    try:
+        outputs = logits_of(probe.call(model)).detach()
+    except TypeError:
+        outputs = whole
+    sizes = torch.cat([outputs.reshape(-1).double().abs(), whole.reshape(-1).double().abs()])
+    sizes = sizes[torch.isfinite(sizes)]
+    return sizes.max().item() if len(sizes) else 0.0
+
+
+def refuse_rewriting(model: nn.Module) -> None:
+    """Refuse layers whose forward changes their weights.
+
+    Raises:
+        TangentError: if there is one.
+    """
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
             raise TangentError(
@@ -63,24 +91,31 @@ def _refuse_rewriting(model: nn.Module) -> None:
             )
 
 
-def agree(a: Tensor, b: Tensor) -> bool:
-    """Whether two evaluations of the network agree up to the rounding of another batch size."""
+def agree(a: Tensor, b: Tensor, precision: torch.dtype | None = None, scale: float = 0.0) -> bool:
+    """Whether two evaluations of the network agree up to the rounding of another batch size.
+
+    Args:
+        a: one.
+        b: the other.
+        precision: the narrowest dtype that went into them; their own by default.
+        scale: the size of what may have cancelled in them.
+    """
     if a.shape != b.shape:
         return False
     if a.numel() == 0:
         return True
-    eps = torch.finfo(a.dtype).eps
-    error, scale = (a - b).abs().amax().item(), a.abs().amax().item()
+    tolerance = min(500 * torch.finfo(precision or a.dtype).eps, 0.05)
+    error = (a - b).abs().amax().item()
     if math.isfinite(error):
-        return error <= min(500 * eps, 0.05) * scale
+        return error <= tolerance * max(scale, a.abs().amax().item())
     a, b = a.double(), b.double()
     finite = torch.isfinite(a)
     if not torch.equal(finite, torch.isfinite(b)):
         return False
     if not bool(finite.any()):
         return True
-    scale = torch.where(finite, a, 0).abs().max()
-    return bool(torch.where(finite, a - b, 0).abs().max() <= min(500 * eps, 0.05) * scale)
+    largest = torch.where(finite, a, 0).abs().max().item()
+    return torch.where(finite, a - b, 0).abs().max().item() <= tolerance * max(scale, largest)
 
 
 def _first_difference(model: nn.Module, one: Inputs, two: Inputs, change: Callable[[Tensor], Tensor]) -> str:

@@ -13,7 +13,7 @@ from tangrams.features.tangent.spec import TangentSpec
 _GRAPH_BYTES = 384 << 20
 """Largest graph of a single batch that is read layer by layer instead of being stored."""
 
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 40 << 20
 """Aimed size of a batch's intermediate results when samples are run in batches: what caches hold."""
 
 _TILE_BYTES = 20 << 20
@@ -93,10 +93,10 @@ def make_plan(spec: TangentSpec, recipe: Recipe, rows: int, columns: int | None 
         batch = min(batch, max(1, spec.memory_budget // (16 * generic * item)))
     batch = max(1, min(batch, longest))
     line = functions * functions * max(wide, 1) * item
-    panel = max(1, min(rows, max(_TILE_BYTES, spec.memory_budget // 32) // max(line, 1)))
+    panel = max(1, min(rows, _TILE_BYTES // max(line, 1)))
     if functions * rows <= 2048 and 3 * line * rows <= spec.memory_budget // 4:
         panel = max(rows, 1)
-    tiles = 3 * panel * line
+    tiles = (2 if functions == 1 else 3) * panel * line
     checked = 2 * spec.parameters.numel * item
     overhead = tiles + graph * batch + (2 * recipe.floats + 2 * generic) * batch * item + checked
     room = max(spec.memory_budget - overhead, spec.memory_budget // 8)

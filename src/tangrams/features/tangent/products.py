@@ -34,6 +34,8 @@ def transposed_product(spec: TangentSpec, inputs: Inputs, u: Tensor) -> Tensor:
             values = generic.outputs(model, spec.output, batch)
             for j in range(k):
                 for c in range(len(out)):
+                    if recipe.reentrant and (j or c):  # its graph can be run backward only once
+                        values = generic.outputs(model, spec.output, batch)
                     cotangent = u[where, :, j].to(values)
                     if spec.output.folds:
                         cotangent = torch.zeros_like(values)

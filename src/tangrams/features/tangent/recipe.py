@@ -42,6 +42,10 @@ class Recipe:
         reasons: parameter block → why it is on the generic route.
         groups: the routes of a Gram matrix.
         floats: numbers in the intermediate results of one sample.
+        loops: parameters whose generic route is the loop.
+        reentrant: whether a graph can be run backward only once.
+        precision: the narrowest dtype that the network computes in.
+        scale: largest output at the probe.
     """
 
     r: int
@@ -52,6 +56,9 @@ class Recipe:
     groups: tuple[Group, ...]
     floats: int
     loops: frozenset[str] = field(default_factory=frozenset)
+    reentrant: bool = False
+    precision: torch.dtype = torch.float64
+    scale: float = 0.0
 
     @property
     def generic(self) -> tuple[str, ...]:
@@ -122,10 +129,11 @@ def _generic_groups(spec: TangentSpec, recipe: Recipe) -> list[Group]:
 def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
     probe = inputs.take(torch.arange(PROBE) % inputs.n)
     parameters = spec.weights()
-    guards.independent_and_deterministic(spec, model, probe)
+    guards.refuse_rewriting(model)
     values = generic.outputs(model, spec.output, probe)
     require_graph(values, type(model).__name__)
     found = find_uses(values, parameters)
+    scale = guards.independent_and_deterministic(spec, model, probe, values.detach(), found.precision)
     axes = {} if found.reentrant else _axes(found, values)
     uses: dict[str, tuple[tuple[int, int], ...] | None] = {}
     reasons: dict[str, str] = {}
@@ -143,6 +151,9 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
         groups=(),
         floats=-(-found.floats // PROBE),
         loops=loops,
+        reentrant=found.reentrant,
+        precision=found.precision,
+        scale=scale,
     )
     groups = (*_groups(spec, recipe, found, values), *_generic_groups(spec, recipe))
     return replace(recipe, groups=groups)
@@ -199,8 +210,8 @@ def _groups(spec: TangentSpec, recipe: Recipe, found: Uses, values: Tensor) -> l
     packed: list[tuple[Block, tuple[tuple[int, int], ...]]] = []
     for block in spec.parameters.blocks:
         uses = recipe.uses[block.name]
-        if uses is None or block.name in joined:
-            continue
+        if not uses or block.name in joined:
+            continue  # on the generic route, unused, or in the group of its weight
         if len(uses) == 1:
             special = _special(block, uses[0], recipe, found, values, by_name, spec.output.is_identity)
             if special is not None:
