@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from tangrams.data import Labelled
+from tangrams.features import TangentFeatures
 from tangrams.learners import as_features, as_samples, as_targets
 from tangrams.learners.base import num_samples, take_samples
 from tangrams.operators import FeatureMatrix
@@ -55,7 +56,6 @@ def test_feature_matrices_and_what_opens_as_one_are_not_read():
 
 
 def test_a_real_store_is_streamed(tmp_path):
-    from tangrams.features import TangentFeatures
     from tangrams.learners import KernelRidge
     from tangrams.store import FeatureStore
 
@@ -82,6 +82,7 @@ def test_a_real_store_is_streamed(tmp_path):
         (torch.eye(2).to_sparse(), TypeError, "to_dense"),
         (to_linear_operator(torch.eye(2)), TypeError, "FeatureMatrix"),
         (sparse.eye(2).tocsr(), TypeError, "[Ss]parse"),
+        (TangentFeatures(torch.nn.Linear(2, 1)), TypeError, "matrix"),
         ([[1.0, float("nan")]], ValueError, "NaN"),
     ],
 )

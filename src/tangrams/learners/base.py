@@ -51,11 +51,13 @@ def as_features(estimator: Any, X: Any, *, reset: bool = True) -> Tensor | Featu
         ``(n, d)`` in and out; floating point.
 
     Raises:
-        TypeError: for arrays on disk that would be loaded whole, other operators, sparse matrices.
+        TypeError: for arrays on disk that would be loaded whole, other operators, maps, sparse matrices.
         ValueError: if ``X`` is not 2-D, is empty, is complex, has NaN or infinite entries (a feature matrix
             is not read to find out), or has another number of features than in ``fit``.
     """
     who = type(estimator).__name__
+    if isinstance(X, torch.nn.Module):
+        raise TypeError(f"{who} expects feature rows, got {type(X).__name__} itself: pass its matrix(x)")
     if not isinstance(X, FeatureMatrix) and callable(getattr(type(X), "matrix", None)):
         X = X.matrix()
     if isinstance(X, FeatureMatrix):
