@@ -24,6 +24,14 @@ MANY = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan():
+    """What ``torch.empty`` gives is NaN here, so that reading what nobody wrote cannot pass by luck."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 def error(got: torch.Tensor, expected: torch.Tensor) -> float:
     assert got.shape == expected.shape
     return float((got.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1e-30))
@@ -89,7 +97,15 @@ def test_branches_that_the_first_samples_never_took_are_right_or_refused(name, c
     J = reference_rows(model, x)
     for batch_size in (None, 4, 20):
         phi = TangentFeatures(model, batch_size=batch_size, check=check)
-        for got, expected in ((phi.gram, J @ J.mT), (phi.diag, J.square().sum(1)), (phi, J)):
+        u = torch.randn(len(J), 2, generator=torch.Generator().manual_seed(0), dtype=J.dtype)
+        for got, expected in (
+            (phi.gram, J @ J.mT),
+            (phi.diag, J.square().sum(1)),
+            (phi, J),
+            (lambda x, phi=phi: phi.matrix(x).to_dense(), J),
+            (lambda x, phi=phi, u=u: phi.matrix(x).mT @ u, J.mT @ u),
+            (lambda x, phi=phi: phi.matrix(x) @ J.mT, J @ J.mT),
+        ):
             try:
                 answer = got(x)
             except TangentError:

@@ -23,6 +23,14 @@ EXACT = [nasty.name for nasty in NASTY_MODELS if nasty.expect == "exact"]
 REFUSED = [nasty.name for nasty in NASTY_MODELS if nasty.expect == "refused"]
 
 
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan():
+    """What ``torch.empty`` gives is NaN here, so that reading what nobody wrote cannot pass by luck."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 def features(nasty: NastyModel, output: Any = None, **options: Any) -> TangentFeatures:
     return TangentFeatures(nasty.make(), nasty.output if output is None else output, **options)
 

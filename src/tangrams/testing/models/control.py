@@ -277,7 +277,7 @@ CONTROL = (
     NastyModel("data-parallel", lambda: nn.DataParallel(_mlp()), floats(5), "torch.func refuses the wrapper"),
     NastyModel("compiled", _compiled("eager"), floats(5), "torch.compile's wrapper"),
     NastyModel("compiled-aot", _compiled("aot_eager"), floats(5), "the graph is one compiled node"),
-    NastyModel("scripted", scripted, floats(5), "TorchScript"),
+    NastyModel("scripted", scripted, floats(5), "TorchScript", expect="refused", names=("TorchScript",)),
     NastyModel("traced-fx", lambda: torch.fx.symbolic_trace(_mlp()), floats(5), "an fx GraphModule"),
     NastyModel("autocast", Autocast, floats(5), "bfloat16 inside", dtype=torch.float32, precision=torch.bfloat16),
     NastyModel(
