@@ -202,7 +202,7 @@ class KernelMixin:
         return K.to_dense() if isinstance(K, LinearOperator) else K
 
     def _checked(self, K: Tensor) -> Tensor:
-        K = K.detach().to(torch.float64)
+        K = K.detach().to("cpu", torch.float64)  # where the solvers and NumPy are
         if not bool(torch.isfinite(K).all()):
             row = int((~torch.isfinite(K)).any(1).nonzero()[0])
             raise ValueError(f"{type(self).__name__} got NaN or infinity in its Gram matrix, first in row {row}")
@@ -242,6 +242,15 @@ def take_samples(x: Any, index: Any) -> Any:
     if isinstance(x, Tensor | FeatureMatrix):
         return x[index]
     raise TypeError(f"cannot choose samples of a {type(x).__name__}: pass tensors")
+
+
+def as_array(values: Any) -> np.ndarray:
+    """A tensor on any device, or anything else that NumPy reads, as an array.
+
+    Args:
+        values: numbers.
+    """
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 class _Length:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from tangrams.learners.base import HasGram, KernelMixin, as_targets, num_samples, take_samples
+from tangrams.learners.base import HasGram, KernelMixin, as_array, as_targets, num_samples, take_samples
 
 
 class FarthestPointClustering(KernelMixin, ClusterMixin, BaseEstimator):
@@ -134,5 +134,5 @@ def self_maximal(K: Any) -> np.ndarray:
     Args:
         K: similarities, ``(n, n)``; raw, as a cosine's diagonal is always largest.
     """
-    K = np.asarray(K)
+    K = as_array(K)
     return K.diagonal() >= K.max(1)

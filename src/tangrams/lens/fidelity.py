@@ -9,6 +9,8 @@ import numpy as np
 from scipy.special import logit
 from scipy.stats import binom, kendalltau
 
+from tangrams.learners.base import as_array
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -75,7 +77,7 @@ def _r2(target: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def _probabilities(values: Any, who: str) -> np.ndarray:
-    p = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    p = as_array(values).astype(np.float64)
     if p.ndim == 1:
         p = np.stack([1 - p, p], axis=1)
     if p.ndim != 2 or p.shape[0] == 0 or p.shape[1] < 2:
@@ -90,7 +92,7 @@ def _probabilities(values: Any, who: str) -> np.ndarray:
 
 
 def _labels(y: Any, p: np.ndarray) -> np.ndarray:
-    labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    labels = as_array(y)
     if labels.shape != (len(p),):
         raise ValueError(f"surrogate_fidelity expects {len(p)} labels, got shape {labels.shape}")
     if labels.min() < 0 or labels.max() >= p.shape[1]:

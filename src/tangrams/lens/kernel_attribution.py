@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from tangrams.learners.base import as_array
 from tangrams.learners.kernel_classifier import KernelClassifier
 
 
@@ -31,7 +32,7 @@ def kernel_attribution(surrogate: KernelClassifier, X: Any, target: Any | None =
     """
     logits = surrogate.logits(X)
     (m, C), n = logits.shape, len(surrogate.dual_coef_)
-    column = logits.argmax(1) if target is None else np.broadcast_to(np.asarray(target, dtype=np.int64), (m,))
+    column = logits.argmax(1) if target is None else np.broadcast_to(as_array(target).astype(np.int64), (m,))
     if column.size and (column.min() < 0 or column.max() >= C):
         raise ValueError(f"kernel_attribution expects targets in 0 … {C - 1}, got {column.min()} … {column.max()}")
     return surrogate.cross_gram(X).numpy() * surrogate.dual_coef_[:, column].T + surrogate.intercept_[column, None] / n
@@ -44,7 +45,7 @@ def top_similar(K: Any, k: int) -> Int[np.ndarray, "m k"]:
         K: similarities ``(m, n)``, cosine-normalised as a rule.
         k: how many, at most n.
     """
-    return np.argsort(-np.asarray(K), axis=1, kind="stable")[:, :k]
+    return np.argsort(-as_array(K), axis=1, kind="stable")[:, :k]
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def attribution_precision_recall(attribution: Any, poisoned: Any) -> Retrieval:
     Raises:
         ValueError: if the shapes do not fit, or none is poisoned.
     """
-    scores = np.asarray(attribution, dtype=np.float64)
+    scores = as_array(attribution).astype(np.float64)
     scores = scores.sum(0) if scores.ndim == 2 else scores
-    mask = np.asarray(poisoned).astype(bool)
+    mask = as_array(poisoned).astype(bool)
     if scores.shape != mask.shape or mask.ndim != 1:
         raise ValueError(f"attribution of {scores.shape} samples and a mask of {mask.shape} do not fit")
     count = int(mask.sum())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from tangrams.data.labelled import Labelled
 from tangrams.features import TangentFeatures
 from tangrams.kernels.labelled_pseudo_ntk import check_labels, refuse_probabilities
+from tangrams.learners.base import as_array
 
 
 def prediction_change(
@@ -203,7 +203,7 @@ def score_events(predicted: Any, happened: Any) -> EventScore:
     Raises:
         ValueError: if the shapes differ.
     """
-    p, h = np.asarray(predicted).astype(bool), np.asarray(happened).astype(bool)
+    p, h = as_array(predicted).astype(bool), as_array(happened).astype(bool)
     if p.shape != h.shape:
         raise ValueError(f"score_events got shapes {p.shape} and {h.shape}")
     hits, P, H = int((p & h).sum()), int(p.sum()), int(h.sum())

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tangrams.learners.base import as_array
 from tangrams.learners.linearized_regressor import LinearizedRegressor
 from tangrams.operators import eigsh
 
@@ -101,11 +102,11 @@ def kernel_regression_gap(
         LinearizedRegressor("precomputed", delta=delta).fit(train, targets, before).predict(cross, after)
         for train, cross in (full, scalar)
     ]
-    start = 0.0 if after is None else np.asarray(after.detach().cpu(), dtype=np.float64)
+    start = 0.0 if after is None else as_array(after).astype(np.float64)
     exact, approximate = predictions
     moved = float(np.linalg.norm(exact - start))
     classes = [p.argmax(1) for p in predictions]
-    truth = None if labels is None else np.asarray(labels)
+    truth = None if labels is None else as_array(labels)
     accuracy = [float("nan") if truth is None else float((c == truth).mean()) for c in classes]
     return RegressionGap(
         relative_difference=float(np.linalg.norm(approximate - exact)) / moved if moved > 0 else float("nan"),
