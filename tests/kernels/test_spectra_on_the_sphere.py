@@ -10,7 +10,7 @@ from tangrams.lens import zonal
 
 def funk_hecke(kernel, degrees):
     """Eigenvalues on S²: ½ ∫ k(cos a) P_l(cos a) sin a da, whose integrand is smooth in the angle."""
-    nodes, weights = np.polynomial.legendre.leggauss(4000)
+    nodes, weights = np.polynomial.legendre.leggauss(500)
     angle = (nodes + 1) * np.pi / 2
     values = zonal(kernel)(torch.from_numpy(np.cos(angle))).numpy() * np.sin(angle) * weights * np.pi / 4
     polynomials = np.polynomial.legendre.legvander(np.cos(angle), max(degrees))
