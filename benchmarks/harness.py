@@ -1,0 +1,94 @@
+"""Alternated timing in one process.
+
+Rivals take turns, so that a busy machine slows all of them; the median over turns is kept. When the load exceeds the
+cores, wall time says nothing and the CPU time of one thread is taken instead: then one thread runs.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Row:
+    """One line of a table.
+
+    Attributes:
+        table: the table it belongs to.
+        name: what was measured.
+        seconds: rival → median seconds.
+        ratio: the rival's time over ours.
+        floor: what the ratio must reach, or None.
+        notes: further figures.
+    """
+
+    table: str
+    name: str
+    seconds: dict[str, float]
+    ratio: float | None = None
+    floor: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> bool | None:
+        """Whether the floor is met; None without one."""
+        return None if self.floor is None or self.ratio is None else self.ratio >= self.floor
+
+    def as_json(self) -> dict[str, Any]:
+        """For results.json."""
+        return {**asdict(self), "passes": self.passes}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the numbers were measured under."""
+
+    load: float
+    cores: int
+    threads: int
+    clock: str
+
+    @classmethod
+    def now(cls) -> Conditions:
+        """Read the load, and choose threads and clock by it."""
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        busy = load > cores * 0.75
+        threads = 1 if busy else cores
+        torch.set_num_threads(threads)
+        return cls(round(load, 2), cores, threads, "CPU seconds of one thread" if busy else "wall seconds")
+
+    @property
+    def timer(self) -> Callable[[], float]:
+        """The clock."""
+        return time.thread_time if self.threads == 1 else time.perf_counter
+
+
+def alternate(
+    rivals: Mapping[str, Callable[[], Any]], turns: Mapping[str, int], timer: Callable[[], float]
+) -> dict[str, float]:
+    """Median time of each rival; in every turn each that has turns left runs once, after one run to warm up."""
+    for name, run in rivals.items():
+        if turns[name] > 1:
+            run()
+    taken: dict[str, list[float]] = {name: [] for name in rivals}
+    for turn in range(max(turns.values())):
+        for name, run in rivals.items():
+            if turn < turns[name]:
+                start = timer()
+                run()
+                taken[name].append(timer() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def matmul_rate(size: int, inner: int, timer: Callable[[], float]) -> float:
+    """Measured multiply rate, floating operations per second, of a (size, inner) by (inner, size) product."""
+    a, b = torch.randn(size, inner), torch.randn(inner, size)
+    seconds = alternate({"mm": lambda: a @ b}, {"mm": 5}, timer)["mm"]
+    return 2 * size * size * inner / seconds
