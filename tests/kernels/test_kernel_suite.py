@@ -68,7 +68,7 @@ TestKernels = conformance(
     Case(lambda: AnalyticNTK(CONVOLUTIONAL, event_shape=(2, 4, 4)), inputs=normal(2, 4, 4)),
     Case(lambda: AnalyticNNGP(CONVOLUTIONAL, event_shape=(2, 4, 4)), inputs=normal(2, 4, 4)),
     Case(
-        lambda: AnalyticNTK(CONVOLUTIONAL, event_shape=(2, 4, 4), block_bytes=1),
+        lambda: AnalyticNTK(CONVOLUTIONAL, event_shape=(2, 4, 4), block_bytes=8 * 6 * 256 * 9),
         inputs=normal(2, 4, 4),
         reference=lambda x, y: AnalyticNTK(CONVOLUTIONAL).gram(x, y),
         name="AnalyticNTK-blocks",

@@ -12,6 +12,8 @@ from tangrams.kernels.ntk.dual import DualActivation
 from tangrams.kernels.ntk.layers import Dense, Layer, Serial
 from tangrams.kernels.ntk.piecewise_duals import ReLU
 
+_RELU = ReLU()
+
 
 def fully_connected(depth: int, activation: DualActivation, W_std: float, b_std: float) -> Serial:
     """``depth`` dense layers with an activation between each two.
@@ -43,7 +45,7 @@ class FullyConnectedNTK(AnalyticNTK):
 
     Args:
         depth: L, the number of weight layers: one more than there are hidden layers.
-        activation: its dual.
+        activation: between them; ReLU by default.
         W_std: σ_w.
         b_std: σ_b.
         **kwargs: of :class:`~tangrams.kernels.ntk.AnalyticNTK`.
@@ -58,12 +60,12 @@ class FullyConnectedNTK(AnalyticNTK):
     def __init__(
         self,
         depth: int = 2,
-        activation: DualActivation | None = None,
+        activation: DualActivation = _RELU,
         W_std: float = math.sqrt(2),
         b_std: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fully_connected(depth, activation or ReLU(), W_std, b_std), **kwargs)
+        super().__init__(fully_connected(depth, activation, W_std, b_std), **kwargs)
 
     @property
     def nngp(self) -> FullyConnectedNNGP:
@@ -83,7 +85,7 @@ class FullyConnectedNNGP(AnalyticNNGP):
 
     Args:
         depth: L, the number of weight layers.
-        activation: its dual.
+        activation: between them; ReLU by default.
         W_std: σ_w.
         b_std: σ_b.
         **kwargs: of :class:`~tangrams.kernels.ntk.AnalyticNNGP`.
@@ -98,12 +100,12 @@ class FullyConnectedNNGP(AnalyticNNGP):
     def __init__(
         self,
         depth: int = 2,
-        activation: DualActivation | None = None,
+        activation: DualActivation = _RELU,
         W_std: float = math.sqrt(2),
         b_std: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fully_connected(depth, activation or ReLU(), W_std, b_std), **kwargs)
+        super().__init__(fully_connected(depth, activation, W_std, b_std), **kwargs)
 
     def _samples(self, x: Tensor) -> Tensor:
         return _vectors(super()._samples(x))

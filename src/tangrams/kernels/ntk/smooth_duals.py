@@ -34,17 +34,12 @@ class Erf(DualActivation):
 
     def T(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """An arc sine, in the form that keeps its digits near one."""
-        product, scaled = self._parts(p, q, r)
-        return 2 * self.a**2 / torch.pi * torch.atan2(scaled, (product - scaled**2).sqrt())
+        double = 2 * self.b**2
+        return 2 * self.a**2 / torch.pi * torch.atan2(double * r, determinant(double, p, q, r).sqrt())
 
     def Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """The slope of T in r."""
-        product, scaled = self._parts(p, q, r)
-        return 4 * self.a**2 * self.b**2 / (torch.pi * (product - scaled**2).sqrt())
-
-    def _parts(self, p: Tensor, q: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-        double = 2 * self.b**2
-        return (1 + double * p) * (1 + double * q), double * r
+        return 4 * self.a**2 * self.b**2 / (torch.pi * determinant(2 * self.b**2, p, q, r).sqrt())
 
 
 @dataclass(frozen=True)
@@ -205,14 +200,11 @@ class Gaussian(DualActivation):
 
     def T(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """A determinant."""
-        return self.a**2 * self._determinant(p, q, r).rsqrt()
+        return self.a**2 * determinant(2 * self.b, p, q, r).rsqrt()
 
     def Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """The slope of T in r."""
-        return 4 * self.a**2 * self.b**2 * r * self._determinant(p, q, r).pow(-1.5)
-
-    def _determinant(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
-        return (1 + 2 * self.b * p) * (1 + 2 * self.b * q) - (2 * self.b * r) ** 2
+        return 4 * self.a**2 * self.b**2 * r * determinant(2 * self.b, p, q, r).pow(-1.5)
 
 
 @dataclass(frozen=True)
@@ -237,10 +229,15 @@ class GELU(DualActivation):
 
     def Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """The slope of T in r."""
-        determinant, density, both = self._parts(p, q, r)
-        return both + density * r * (1 / (1 + p) + 1 / (1 + q) + 1 / determinant)
+        D, density, both = self._parts(p, q, r)
+        return both + density * r * (1 / (1 + p) + 1 / (1 + q) + 1 / D)
 
     def _parts(self, p: Tensor, q: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        determinant = (1 + p) * (1 + q) - r**2
-        both = 0.25 + torch.atan2(r, determinant.sqrt()) / (2 * torch.pi)
-        return determinant, determinant.rsqrt() / (2 * torch.pi), both
+        D = determinant(1.0, p, q, r)
+        both = 0.25 + torch.atan2(r, D.sqrt()) / (2 * torch.pi)
+        return D, D.rsqrt() / (2 * torch.pi), both
+
+
+def determinant(s: float, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
+    """``det(I + s [[p, r], [r, q]])``, so expanded that it stays positive where units coincide."""
+    return 1 + s * (p + q) + s**2 * (p * q - r**2)
