@@ -144,7 +144,7 @@ def test_three_findings_stand_out_and_link_to_sections(example):
     found = findings(example.classification())
     assert [type(f) for f in found] == [Finding] * 3
     assert found[0].section == "labels"
-    assert "33 training labels look wrong" in found[0].text
+    assert "33 training labels look wrong; about 87" in found[0].text
     assert len({f.section for f in found}) == 3
     assert findings(example.absent()) == []
     assert len(findings(example.classification(), most=1)) == 1

@@ -202,9 +202,16 @@ def _embedded(data: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("tangrams.study.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["cell"] = _cell
+    return environment
+
+
+def _cell(value: float | int | str | None) -> str:
+    """One value of a tabular sample."""
+    return "–" if value is None else value if isinstance(value, str) else setting(value)
 
 
 @cache

@@ -101,8 +101,9 @@ def interval(estimate: dict[str, Any], form: Callable[[Number], str] = number) -
 def about(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:
     """An estimate in a sentence: the value, and its interval in brackets where it has one."""
     form = _fitting(estimate, form)
-    bounds = interval(estimate, form)
-    return f"{form(estimate['value'])} ({bounds})" if bounds else form(estimate["value"])
+    bounds, text = interval(estimate, form), form(estimate["value"])
+    same = estimate["interval"] is not None and {form(bound) for bound in estimate["interval"]} == {text}
+    return text if same or not bounds else f"{text} ({bounds})"
 
 
 def value(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:

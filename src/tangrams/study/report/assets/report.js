@@ -20,6 +20,7 @@
   const signed = (value, digits = 3) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
   const percent = (share) => `${(100 * share).toFixed(1)}${NARROW}%`;
   const plain = (value) => minus(String(Number(value.toPrecision(4))));
+  const cellOf = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? plain(value) : value);
   const title = (id) => (data.samples[id] && data.samples[id].name) || id.replace("/", " ");
   const named = (label) => {
     if (label === null || label === undefined) return "unknown";
@@ -30,12 +31,17 @@
   const picture = (id, size = "") => {
     const sample = data.samples[id] || {};
     if (sample.image) return el("img", { class: `pic ${size}`, src: sample.image, alt: "" });
-    if (sample.text) return el("span", { class: "excerpt", dir: "auto" }, sample.text.slice(0, size === "large" ? 600 : 60));
+    if (size === "tile" && !sample.text) return el("span", { class: "excerpt plain" }, el("bdi", {}, title(id)));
+    if (sample.text) return el("span", { class: "excerpt", dir: "auto" }, sample.text.slice(0, size === "large" ? 900 : 120));
     if (sample.values && sample.values.length) {
-      const most = size === "large" ? 12 : 2;
-      return el("span", { class: "excerpt" }, sample.values.slice(0, most).map((v) => `${v.name} ${v.value ?? "–"}`).join(" · "));
+      if (size !== "large") {
+        return el("span", { class: "excerpt" }, ...sample.values.slice(0, 4).flatMap((v, i) => [i ? " · " : "", `${v.name} `, el("b", {}, cellOf(v.value))]));
+      }
+      const rest = sample.values.length - 24;
+      return el("dl", { class: "values" }, ...sample.values.slice(0, 24).map((v) => el("div", {}, el("dt", {}, el("bdi", {}, v.name)), el("dd", { class: "num" }, cellOf(v.value)))),
+        rest > 0 ? el("div", { class: "muted" }, `and ${rest} more`) : "");
     }
-    return el("span", { class: "excerpt plain" }, title(id));
+    return el("span", { class: "excerpt plain" }, el("bdi", {}, title(id)));
   };
 
   /* ---- colours ---- */
@@ -129,7 +135,7 @@
   const isWrong = (row) => !data.regression && row.predicted !== row.label;
   const differs = (row) => !data.regression && row.explained !== row.predicted;
   const rows = data.explanations
-    .map((row) => ({ row, key: (isWrong(row) ? 0 : 1) + (data.regression ? 0 : confidence(row)) }))
+    .map((row) => ({ row, key: data.regression ? -Math.abs(row.predicted - row.label) : (isWrong(row) ? 0 : 1) + confidence(row) }))
     .sort((a, b) => a.key - b.key)
     .map(({ row }) => row);
   const byId = new Map(rows.map((row) => [row.id, row]));
@@ -147,7 +153,7 @@
     const tile = el("button", {
       type: "button", class: `tile${wide ? " wide" : ""}${isWrong(row) ? " wrong" : ""}${differs(row) ? " differs" : ""}`,
       role: "option", "aria-selected": "false", "aria-label": describe(row), tabindex: "-1", "data-id": row.id,
-    }, picture(row.id), el("span", { class: "caption", "aria-hidden": "true", dir: "auto" }, caption));
+    }, picture(row.id, "tile"), el("span", { class: "caption", "aria-hidden": "true", dir: "auto" }, caption));
     return [row.id, tile];
   }));
 
@@ -254,7 +260,8 @@
 
   const explanation = (row) => {
     const most = Math.max(1e-12, ...row.supporters.concat(row.opposers).map(({ weight }) => Math.abs(weight)));
-    const head = el("div", { class: "detail-head" }, picture(row.id, "large"), el("div", {},
+    const shown = data.samples[row.id] || {};
+    const head = el("div", { class: shown.image ? "detail-head" : "detail-head no-picture" }, shown.image || shown.text || shown.values ? picture(row.id, "large") : "", el("div", {},
       el("h3", {}, el("bdi", {}, title(row.id))),
       el("p", {}, data.regression ? "Target " : "Labelled ", el("strong", {}, el("bdi", {}, named(row.label))), data.regression ? ", network says " : ", the network says ", el("strong", {}, el("bdi", {}, named(row.predicted))),
         data.regression ? "" : ` (${percent(confidence(row))})`, isWrong(row) ? el("span", { class: "flag" }, "wrong") : ""),

@@ -24,7 +24,7 @@ def view(study: dict[str, Any]) -> View:
         _answer(study, section, differ),
         _advice(regression, wrong, differ),
         finding=_finding(rows, wrong, differ, regression),
-        weight=0.3 + 0.5 * len(differ) / max(1, len(rows)),
+        weight=0.1 if regression else 0.3 + 0.5 * len(differ) / max(1, len(rows)),
         figures={
             "delta": setting(section["delta"]),
             "shown": len(rows),
@@ -56,7 +56,7 @@ def _answer(study: dict[str, Any], section: dict[str, Any], differ: list[dict[st
 
 def _advice(regression: bool, wrong: list[dict[str, Any]], differ: list[dict[str, Any]]) -> str:
     if regression:
-        return "Choose a sample; look at the training samples that pull its prediction up and down."
+        return "The worst predictions come first: look at the training samples that pull them up and down."
     if wrong:
         return (
             f"Start with the {plural(len(wrong), 'wrong prediction')}: do the supporters look like the sample, "

@@ -19,7 +19,6 @@ from tangrams.study.report.words import (
     provenance,
     sample_name,
     setting,
-    value,
 )
 
 KEY, HEADING = "labels", "Which labels look wrong?"
@@ -39,7 +38,7 @@ def view(study: dict[str, Any]) -> View:
         _answer(study, section, at),
         _advice(section, at),
         finding=_finding(study, section, at),
-        weight=min(1.0, 0.35 + 10 * _real(section, at) / max(1, section["of"])) if suspects else 0.05,
+        weight=_weight(section, at),
         quiet=suspects == 0,
         figures={
             "rows": [_row(study, rank, row) for rank, row in enumerate(section["suspects"][:SHOWN], 1)],
@@ -66,9 +65,10 @@ def precision_at(section: dict[str, Any]) -> dict[str, Any] | None:
     return max(below, key=lambda p: p["count"])["precision"] if below and section["count"] else None
 
 
-def _real(section: dict[str, Any], at: dict[str, Any] | None) -> float:
-    """Expected number of real errors among the suspects."""
-    return section["count"] * (at["value"] if at else 0.5)
+def _weight(section: dict[str, Any], at: dict[str, Any] | None) -> float:
+    """How much it stands out: by the share of labels that are expected to be wrong."""
+    real = section["count"] * (at["value"] if at else 0.5)
+    return min(1.0, 0.35 + 10 * real / max(1, section["of"])) if real >= 0.5 else 0.05
 
 
 def noun(study: dict[str, Any]) -> str:
@@ -114,7 +114,7 @@ def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] 
     if section["count"] == 0:
         return f"no {name} looks wrong"
     text = f"{plural(section['count'], f'{name} looks', f'{name}s look')} wrong"
-    return f"{text}, about {value(at, percent)} of them really are" if at else text
+    return f"{text}; about {about(at, percent)} of them really are" if at else text
 
 
 def _row(study: dict[str, Any], rank: int, row: dict[str, Any]) -> dict[str, Any]:

@@ -27,14 +27,14 @@ def view(study: dict[str, Any]) -> View:
     return View(
         KEY,
         HEADING,
-        f"These {batch} of the pool of {of}, chosen by {section['method']}; the two nearest of them are "
-        f"{about(spread['value'])} apart ({beside}).",
+        f"These {batch} of the pool of {of}; the two nearest of them are {about(spread['value'])} apart ({beside}).",
         "Label them in this order; after a batch, train and study again, since the features change.",
         finding=f"{batch} of the pool to label next",
         weight=0.45,
         figures={
             "rows": [_row(study, i, r) for i, r in enumerate(section["batch"], 1)],
             "spread": spread["value"]["how"],
+            "method": section["method"],
         },
     )
 

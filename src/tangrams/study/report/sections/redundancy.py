@@ -42,10 +42,12 @@ def view(study: dict[str, Any]) -> View:
         _answer(study, section),
         _advice(study, section),
         finding=_finding(study, section),
-        weight=0.05 if repeats == 0 and keep >= 0.8 else 0.3 + 0.5 * (1 - keep),
+        weight=0.05 if repeats == 0 and keep >= 0.8 else 0.2 + 0.6 * (1 - _most(section["keep"])),
         quiet=repeats == 0 and keep >= 0.8,
         figures={
             "curve": _chart(study, section),
+            "caption": "Chosen by k-centre, suspected labels last, against random subsets with their spread."
+            + (" Triangles: the network itself, retrained." if section["retrained"] else ""),
             "groups": [_group(study, g) for g in section["exact"][:SHOWN]],
             "pairs": [(_group(study, [p["a"], p["b"]]), number(p["similarity"])) for p in section["near"][:SHOWN]],
             "more_groups": max(0, len(section["exact"]) - SHOWN),
@@ -58,6 +60,11 @@ def view(study: dict[str, Any]) -> View:
             "score": metric_name(study),
         },
     )
+
+
+def _most(estimate: dict[str, Any]) -> float:
+    """The upper end of an estimate."""
+    return estimate["interval"][1] if estimate["interval"] else estimate["value"]
 
 
 def within(study: dict[str, Any], section: dict[str, Any]) -> str:
@@ -75,9 +82,14 @@ def _answer(study: dict[str, Any], section: dict[str, Any]) -> str:
         if section["keep"]["value"] >= 0.8:
             return f"Nothing unusual: no sample repeats another, and no less than {keep}."
         return f"No sample repeats another, yet {keep}."
-    exact = plural(section["exact_count"], "training sample repeats", "training samples repeat")
-    near = plural(section["near_count"], "pair is", "pairs are")
-    return f"{exact} another exactly, {near} nearly the same, and {keep}."
+    parts = []
+    if section["exact_count"]:
+        parts.append(
+            f"{plural(section['exact_count'], 'training sample repeats', 'training samples repeat')} another exactly"
+        )
+    if section["near_count"]:
+        parts.append(f"{plural(section['near_count'], 'pair of samples is', 'pairs of samples are')} nearly the same")
+    return f"{listing([*parts, keep])}."
 
 
 def _advice(study: dict[str, Any], section: dict[str, Any]) -> str:

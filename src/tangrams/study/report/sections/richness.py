@@ -95,17 +95,22 @@ def _answer(section: dict[str, Any]) -> str:
         f"{f' ({bounds} over fitting windows)' if bounds else ''}, {number(dimension['value'])} effective dimensions "
         f"of {count(dimension['of'])} at δ = {setting(dimension['delta'])}"
     )
-    risk, ahead = section["risk"], _ahead(section["risk"])
+    risk = section["risk"]
     if risk is None:
         return f"{text}; the value of more data was not measured."
     now = _now(risk)
-    form = _with_unit(risk)
-    if ahead is None:
-        return f"{text}; the {risk['metric']} is {about(now['risk'], form)} with {count(now['n'])} samples."
-    return (
-        f"{text}; given these features, the {risk['metric']} would go from {form(now['risk']['value'])} with "
-        f"{count(now['n'])} samples to {about(ahead['risk'], form)} with {count(ahead['n'])}."
-    )
+    if _ahead(risk) is None:
+        return f"{text}; the {risk['metric']} is {about(now['risk'], _with_unit(risk))} with {count(now['n'])} samples."
+    return f"{text}; given these features, the {risk['metric']} would go {_change(risk)}."
+
+
+def _change(risk: dict[str, Any]) -> str:
+    """From what with how many samples to what with how many, the unit once."""
+    now, ahead = _now(risk), _ahead(risk)
+    form = percent if risk["unit"] == "%" else number
+    unit = f", in {risk['unit']}" if risk["unit"] not in ("", "%") else ""
+    later = f" to {about(ahead['risk'], form)} with {count(ahead['n'])}" if ahead else ""
+    return f"from {form(now['risk']['value'])} with {count(now['n'])} samples{later}{unit}"
 
 
 def _advice(risk: dict[str, Any] | None) -> str:
@@ -131,11 +136,11 @@ def _finding(section: dict[str, Any]) -> str:
     ahead, gain = _ahead(section["risk"]), _gain(section["risk"])
     if ahead is None or gain is None:
         return f"{number(section['effective_dimension']['value'])} effective dimensions"
-    way, now = "lower" if gain >= 0 else "raise", count(_now(section["risk"])["n"])
     if not _certain(section["risk"]):
+        now = count(_now(section["risk"])["n"])
         return f"whether {count(ahead['n'])} samples would do better than {now} cannot be told"
-    change = f"{way} the clean-up model's risk by about {rough_percent(abs(gain))}"
-    return f"{count(ahead['n'])} samples instead of {now} would {change}"
+    way = "lower" if gain >= 0 else "raise"
+    return f"more data would {way} the {section['risk']['metric']} {_change(section['risk'])}"
 
 
 def _with_unit(risk: dict[str, Any]) -> Any:
