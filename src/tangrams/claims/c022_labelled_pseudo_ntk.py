@@ -90,8 +90,9 @@ def measure(
         f"{difficulty['nearest, mislabelled']:.1f}, and their cosine is {twins:+.2f}, as most of the {_CLASSES} signs "
         f"agree. Pruning {last} leaves {pruned:.3f} of {full:.3f} accuracy (random "
         f"{mean['pruned'][f'random, {last}']:.3f}); {noise['flagged']:.0%} of the flagged labels are wrong (chance "
-        f"{noise['base rate']:.0%}, by loss {noise['loss']:.0%}); forgetting is predicted with F1 "
-        f"{mean['forgetting']['f1']:.2f} (margins {mean['forgetting']['f1 of the smallest margins']:.2f})."
+        f"{noise['base rate']:.0%}, by loss {noise['loss']:.0%}, by pixel neighbours "
+        f"{noise['pixel neighbours']:.0%}); forgetting is predicted with F1 {mean['forgetting']['f1']:.2f} (margins "
+        f"{mean['forgetting']['f1 of the smallest margins']:.2f})."
     )
     return Evidence(verdict, sentence, numbers, _figure(numbers, sizes, prune))
 

@@ -20,7 +20,8 @@ class PoisonFilter(KernelMixin, BaseEstimator):
     its own or of a tiny one. Samples are ranked by the size of their cluster, the smallest first, ties by the mean
     cosine with the rest of their class, and a share of all is flagged. With
     :class:`~tangrams.kernels.LabelledPseudoNTK` these are mostly wrong labels. A loss ranking finds more of them while
-    the network has not memorised them; this does not depend on that.
+    the network has not memorised them, and fewer once it has; on digits and MNIST a vote of pixel neighbours finds more
+    than either.
 
     Args:
         contamination: the share of samples that is flagged, in (0, 1).
