@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 OUT ?= study
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev study study-check test lint bench claims docs peers clean
+.PHONY: help setup setup-dev study study-check test lint bench reliability claims docs peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ study-check: $(VENV)/.setup  ## measure the acceptance of the study over three s
 	$(BIN)/python -m tangrams.study.check
 
 test: $(VENV)/.setup-dev  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not peers"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not peers" --doctest-modules tests src/tangrams
 
 lint: $(VENV)/.setup-dev  ## formatting, docstrings, types, floors
 	$(BIN)/ruff format --check src tests benchmarks
@@ -46,6 +46,9 @@ lint: $(VENV)/.setup-dev  ## formatting, docstrings, types, floors
 bench: $(VENV)/.setup-dev  ## measure speed and memory against peers, side by side
 	$(BIN)/python -m benchmarks
 
+reliability: $(VENV)/.setup-dev  ## count right, refused and wrong over the nasty models, ours and torch.func's
+	$(BIN)/python -m tangrams.testing.reliability docs/reliability.json
+
 claims: $(VENV)/.setup  ## measure every claim in full and redraw docs/papers.md
 	$(BIN)/python -m tangrams.claims
 	$(BIN)/tangrams papers --markdown docs/papers.md
@@ -55,7 +58,7 @@ docs: $(VENV)/.setup  ## redraw docs/papers.md from the catalogue and the eviden
 
 peers: $(VENV)/.setup-dev  ## compare with independent implementations
 	$(PIP) --no-deps traker dattri scikit-ntk
-	$(BIN)/python -m pytest -q -m peers
+	$(BIN)/python -m pytest -q -m peers tests
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) study build dist .pytest_cache .ruff_cache .hypothesis
