@@ -30,7 +30,7 @@
 
   const picture = (id, size = "") => {
     const sample = data.samples[id] || {};
-    if (sample.image) return el("img", { class: `pic ${size}`, src: sample.image, alt: "" });
+    if (sample.image) return el("img", { class: size === "large" ? "pic large" : "pic", src: sample.image, alt: "" });
     if (size === "tile" && !sample.text) return el("span", { class: "excerpt plain" }, el("bdi", {}, title(id)));
     if (sample.text) return el("span", { class: "excerpt", dir: "auto" }, sample.text.slice(0, size === "large" ? 900 : 120));
     if (sample.values && sample.values.length) {
