@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -235,6 +236,8 @@ def _figure(groups: Mapping[str, Sequence[dict[str, Any]]], gammas: Sequence[flo
         panel.set(
             xlabel="distance of the Laplace mean", ylabel="distance of a control", title=f"Posterior means, {space}"
         )
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.legend(fontsize=7)
     return figure
 
@@ -248,9 +251,9 @@ CLAIM = Claim(
     measure=measure,
     presets={
         "quick": {
-            "generators": ("parametric curve", "Franke", "Friedman 1"),
+            "generators": tuple(_GENERATORS),
             "depths": (2,),
-            "samples": 120,
+            "samples": 150,
             "restarts": 2,
             "gammas": (1.0, 2.0, 1.5),
         },

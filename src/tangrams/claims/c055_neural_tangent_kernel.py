@@ -300,7 +300,7 @@ CLAIM = Claim(
             "nets": 10,
             "depth": 4,
             "steps": 200,
-            "kernel_widths": (500, 2000, 10000),
+            "kernel_widths": (500, 2000, 8000),
             "kernel_nets": 2,
             "digits_width": 4096,
             "digits_train": 1000,

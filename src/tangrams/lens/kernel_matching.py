@@ -19,6 +19,9 @@ from tangrams.operators import ConvergenceError, solve
 _GRID = 41
 """Length scales tried before the best is refined: five a decade over the usual bounds."""
 
+_FAR = 1e100
+"""The distance of a member without a posterior mean; finite, since the minimiser subtracts."""
+
 
 @dataclass(frozen=True)
 class PointwiseMatch:
@@ -184,7 +187,7 @@ def match_posterior(
         try:
             return _rms(mean(log_scale) - target)
         except ConvergenceError:  # too smooth a member for so small a ridge has no mean in float64
-            return math.inf
+            return _FAR
 
     grid = np.linspace(math.log(low), math.log(high), _GRID)
     tried = [distance(point) for point in grid]
