@@ -90,10 +90,10 @@ class KernelSuite(Suite):
         kernel, x = case.make(), _inputs(case)
         gram = kernel.gram(x, _map(x, lambda leaf: leaf[:3]))
         rows = kernel.outputs_per_input
-        assert gram.shape == (_SAMPLES * rows, 3 * rows)
-        assert kernel.diag(x).shape == (_SAMPLES * rows,)
+        assert gram.shape == (_SAMPLES * rows, 3 * rows), f"gram has shape {tuple(gram.shape)}"
+        assert kernel.diag(x).shape == (_SAMPLES * rows,), f"diag has shape {tuple(kernel.diag(x).shape)}"
         nothing = kernel.gram(_map(x, lambda leaf: leaf[:0]), x)
-        assert nothing.shape == (0, _SAMPLES * rows)
+        assert nothing.shape == (0, _SAMPLES * rows), f"gram of no samples has shape {tuple(nothing.shape)}"
 
     @staticmethod
     def check_diag_is_the_diagonal(case: Case) -> None:
@@ -129,8 +129,8 @@ class KernelSuite(Suite):
         weights = torch.randn(gram.shape, generator=torch.Generator().manual_seed(1), dtype=gram.dtype)
         (gram * weights).sum().backward()
         for leaf in [*_floating(x), *kernel.parameters()]:
-            assert leaf.grad is not None
-            assert torch.isfinite(leaf.grad).all()
+            assert leaf.grad is not None, "no gradient reached an input or hyper-parameter"
+            assert torch.isfinite(leaf.grad).all(), "the gradient is not finite where samples coincide"
 
     @staticmethod
     def check_dtype_and_device_are_kept(case: Case) -> None:
@@ -141,10 +141,10 @@ class KernelSuite(Suite):
             pytest.skip("no floating inputs")
         narrow_x = _map(x, lambda leaf: leaf.float() if leaf.is_floating_point() else leaf)
         narrow = kernel.gram(narrow_x)
-        assert narrow.dtype == torch.float32
-        assert wide.dtype == _floating(x)[0].dtype
-        assert narrow.device == wide.device == _floating(x)[0].device
-        assert kernel.diag(narrow_x).dtype == torch.float32
+        assert narrow.dtype == torch.float32, f"float32 inputs gave {narrow.dtype}"
+        assert wide.dtype == _floating(x)[0].dtype, f"{_floating(x)[0].dtype} inputs gave {wide.dtype}"
+        assert narrow.device == wide.device == _floating(x)[0].device, "the answer is on another device"
+        assert kernel.diag(narrow_x).dtype == torch.float32, "diag has another dtype than gram"
         _close(narrow.double(), wide.double(), 1e-4)
 
     @staticmethod
@@ -162,15 +162,15 @@ class KernelSuite(Suite):
         loss = -likelihood(model(x), targets)
         loss.backward()
         optimizer.step()
-        assert torch.isfinite(loss)
+        assert torch.isfinite(loss), "the marginal likelihood is not finite"
         for name, value in model.named_parameters():
             assert torch.isfinite(value).all(), name
             assert not torch.equal(value, before[name]), f"{name} had no gradient"
         model.eval()
         with torch.no_grad():
             posterior: Any = model(_flat(_inputs(case, 3, seed=2)))
-            assert torch.isfinite(posterior.mean).all()
-            assert torch.isfinite(posterior.variance).all()
+            assert torch.isfinite(posterior.mean).all(), "the posterior mean is not finite"
+            assert torch.isfinite(posterior.variance).all(), "the posterior variance is not finite"
 
     @staticmethod
     def check_gpytorch_calls_give_the_gram(case: Case) -> None:
@@ -208,11 +208,11 @@ class KernelSuite(Suite):
         """Pickle, deepcopy and a state dict give the same kernel again."""
         kernel, x = case.make(), _inputs(case)
         gram = kernel.gram(x)
-        assert torch.equal(copy.deepcopy(kernel).gram(x), gram)
-        assert torch.equal(pickle.loads(pickle.dumps(kernel)).gram(x), gram)
+        assert torch.equal(copy.deepcopy(kernel).gram(x), gram), "a deep copy gives another gram"
+        assert torch.equal(pickle.loads(pickle.dumps(kernel)).gram(x), gram), "a pickled copy gives another gram"
         other = case.make()
         other.load_state_dict(kernel.state_dict())
-        assert torch.equal(other.gram(x), gram)
+        assert torch.equal(other.gram(x), gram), "another instance with the state dict gives another gram"
 
     @staticmethod
     def check_bad_inputs_are_refused(case: Case) -> None:
@@ -242,5 +242,5 @@ class KernelSuite(Suite):
         state = torch.get_rng_state()
         kernel.gram(x)
         kernel.diag(x)
-        assert torch.equal(torch.get_rng_state(), state)
-        assert torch.is_grad_enabled()
+        assert torch.equal(torch.get_rng_state(), state), "it drew from the global random stream"
+        assert torch.is_grad_enabled(), "it left gradients off"

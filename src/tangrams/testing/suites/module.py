@@ -83,8 +83,8 @@ class ModuleSuite(Suite):
         output = module(*inputs)
         other = _module(case)
         other.load_state_dict(module.state_dict())
-        assert torch.equal(other(*inputs), output)
-        assert torch.equal(copy.deepcopy(module)(*inputs), output)
+        assert torch.equal(other(*inputs), output), "another instance with the state dict computes something else"
+        assert torch.equal(copy.deepcopy(module)(*inputs), output), "a deep copy computes something else"
 
     @staticmethod
     def check_vmap_of_grad_gives_each_samples_gradient(case: Case) -> None:
