@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 _SHARDED = ("DTensor", "ShardedTensor")
 
@@ -69,8 +70,8 @@ class ModelRef:
         for path, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 raise TypeError(
-                    f"{path or 'the model'} ({type(model).__name__}) is TorchScript, whose parameters cannot be followed: "
-                    "pass the module that was scripted"
+                    f"{path or 'the model'} ({type(model).__name__}) is TorchScript, whose parameters cannot be "
+                    "followed: pass the module that was scripted"
                 )
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             _refuse_unreadable(name, tensor)
@@ -166,7 +167,10 @@ class ModelRef:
         outer, self._known = self._known, self.known
         modules = list(model.modules())
         modes = [module.training for module in modules]
-        parameters = [(p, p.requires_grad, p.grad, p._backward_hooks) for p in {id(p): p for p in self._known.parameters.values()}.values()]
+        parameters = [
+            (p, p.requires_grad, p.grad, p._backward_hooks)
+            for p in {id(p): p for p in self._known.parameters.values()}.values()
+        ]
         slots = [(m, dict(m._parameters)) for m in modules if m._parameters]
         buffers = [
             (m, dict(m._buffers), [(b, b._version, b.clone()) for b in m._buffers.values() if b is not None])
@@ -213,7 +217,7 @@ class ModelRef:
 
 
 def _refuse_unreadable(name: str, tensor: Tensor) -> None:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if is_lazy(tensor):
         raise ValueError(f"{name!r} is not initialised: call the model once on a batch first")
     if tensor.device.type == "meta":
         raise ValueError(f"{name!r} is on the meta device and has no values: load the weights first")

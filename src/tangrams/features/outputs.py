@@ -59,7 +59,7 @@ def _as_columns(values: Tensor, n: int, what: str) -> Tensor:
         raise ValueError(f"{what} have shape {tuple(values.shape)} for {n} samples: the first axis must be the sample")
     if values.is_complex() or not values.is_floating_point():
         raise ValueError(f"{what} have dtype {values.dtype}: only real floating outputs can be differentiated")
-    return values.reshape(n, math.prod(values.shape[1:]))
+    return values if values.ndim == 2 else values.reshape(n, math.prod(values.shape[1:]))
 
 
 class Output(ABC):
@@ -247,6 +247,6 @@ def require_graph(values: Tensor, who: str = "the network") -> None:
     """
     if not (values.requires_grad and torch.is_grad_enabled()) and values.numel():
         raise TangentError(
-            f"the outputs of {who} carry no gradient: does the forward detach them or run under no_grad, or are the selected "
-            "parameters unused?"
+            f"the outputs of {who} carry no gradient: does the forward detach them or run under no_grad, or are the "
+            "selected parameters unused?"
         )

@@ -100,17 +100,14 @@ def select_parameters(model: nn.Module, params: Selection = None) -> Parameters:
 
     Raises:
         ValueError: for unknown or frozen names, foreign modules, or an empty selection.
-        TypeError: if ``params`` is none of these.
     """
     aliases = dict(model.named_parameters(remove_duplicate=False))
-    canonical = {id(p): name for name, p in model.named_parameters()}
     chosen = _chosen(model, params, aliases)
     kept = {id(aliases[name]) for name in chosen if aliases[name].requires_grad}
     ordered = [(name, p) for name, p in model.named_parameters() if id(p) in kept]
     if not ordered:
         what = "no parameter requires grad" if params is None else f"params={params!r} selects none that requires grad"
         raise ValueError(f"TangentFeatures has nothing to differentiate: {what} in {type(model).__name__}")
-    assert all(id(p) in canonical for _, p in ordered)
     return Parameters(_blocks(ordered))
 
 
@@ -127,14 +124,15 @@ def _chosen(model: nn.Module, params: Selection, aliases: dict[str, nn.Parameter
         raise TypeError(f"params must be None, names, modules or a predicate, got {type(params).__name__}")
     if all(isinstance(item, nn.Module) for item in params):
         return _of_modules(model, list(params), aliases)  # type: ignore[arg-type]
-    for name in params:
+    names = [str(name) for name in params]
+    for name in names:
         if name not in aliases:
-            close = difflib.get_close_matches(str(name), aliases, n=3)
+            close = difflib.get_close_matches(name, aliases, n=3)
             hint = f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(list(aliases)[:8])}, …"
             raise ValueError(f"{type(model).__name__} has no parameter {name!r}: {hint}")
         if not aliases[name].requires_grad:
             raise ValueError(f"parameter {name!r} is frozen: call requires_grad_() on it to differentiate it")
-    return list(params)  # type: ignore[arg-type]
+    return names
 
 
 def _of_modules(model: nn.Module, modules: list[nn.Module], aliases: dict[str, nn.Parameter]) -> list[str]:
@@ -173,13 +171,14 @@ def _blocks(ordered: list[tuple[str, nn.Parameter]]) -> tuple[Block, ...]:
 
 
 def _geometry(p: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]:
-    return p.storage_offset(), tuple(p.shape), p.stride(), p.dtype
+    return int(p.storage_offset()), tuple(p.shape), p.stride(), p.dtype
 
 
 def _span(p: Tensor) -> tuple[int, int]:
     last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
     size = p.element_size()
-    return p.storage_offset() * size, (p.storage_offset() + last + 1) * size
+    start = int(p.storage_offset())
+    return start * size, (start + last + 1) * size
 
 
 def _overlap(p: Tensor, q: Tensor) -> bool:
@@ -197,7 +196,7 @@ def _union(parameters: list[nn.Parameter]) -> tuple[tuple[int, ...], tuple[Tenso
         raise ValueError("parameters of different dtypes share memory: tangent features count each element once")
     places = []
     for p in parameters:
-        place = torch.full((), p.storage_offset(), dtype=torch.int64)
+        place = torch.tensor(int(p.storage_offset()), dtype=torch.int64)
         for size, stride in zip(p.shape, p.stride(), strict=True):
             place = place[..., None] + torch.arange(size) * stride
         places.append(place.reshape(-1))

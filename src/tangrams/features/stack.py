@@ -173,4 +173,3 @@ class StackedRows:
             offset += part.shape[1]
         assert out is not None  # a stack has parts
         return out
-

@@ -14,7 +14,6 @@ from tangrams.features.tangent.consumers import Consumer
 from tangrams.features.tangent.graph import find_uses
 from tangrams.features.tangent.recipe import Recipe, bind
 from tangrams.features.tangent.spec import TangentSpec
-from tangrams.features.tangent.workspace import Workspace
 
 
 class Capture:
@@ -26,7 +25,6 @@ class Capture:
         recipe: where the samples lie.
         batch: the samples.
         wanted: consumers whose gradients will be asked for.
-        workspace: for what is cut out of the inputs.
         known: consumers whose gradients are known without a backward pass.
     """
 
@@ -37,7 +35,6 @@ class Capture:
         recipe: Recipe,
         batch: Inputs,
         wanted: Sequence[int],
-        workspace: Workspace,
         known: Sequence[int] = (),
     ) -> None:
         self.n, self.r = batch.n, recipe.r
@@ -48,7 +45,6 @@ class Capture:
         self._asked = tuple(k for k in wanted if k not in set(known))
         for k in self.wanted:
             consumer = self.consumers[k]
-            consumer.workspace = workspace
             with torch.no_grad():
                 consumer.load(recipe.axes[k], batch.n, spec.dtype)
 

@@ -67,7 +67,9 @@ class Probe:
         whole: whether all of the samples are meant, whatever the spec says.
     """
 
-    def __init__(self, spec: TangentSpec, model: nn.Module, inputs: Inputs, r: int, seed: int, *, whole: bool = False) -> None:
+    def __init__(
+        self, spec: TangentSpec, model: nn.Module, inputs: Inputs, r: int, seed: int, *, whole: bool = False
+    ) -> None:
         self.spec, self.model = spec, model
         self.k = inputs.n if whole or spec.check == "full" else sample_size(inputs.n)
         self.inputs = inputs.slice(0, self.k)
@@ -273,4 +275,3 @@ def refuse_not_finite(spec: TangentSpec, inputs: Inputs, samples: Tensor) -> Non
         f"the gradients of {type(model).__name__} are not finite: {name!r} of {module_of(model, name)}{others}, at "
         f"samples {where}{more}. Look for NaN or infinite inputs or weights, or a derivative that does not exist there"
     )
-

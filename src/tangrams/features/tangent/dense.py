@@ -33,8 +33,7 @@ def visit_rows(spec: TangentSpec, inputs: Inputs, visit: Visit) -> None:
         inputs: the samples.
         visit: is given panels of rows in the dtype of inner products.
 
-    Raises:
-        TangentError: if no route passes the check, or a gradient is not finite.
+    Raises ``TangentError`` if no route passes the check, or a gradient is not finite.
     """
     if inputs.n == 0:
         return
@@ -77,7 +76,7 @@ def _panels(
             for blocks, by_loop in ((fast, False), (slow, True)):
                 if blocks:
                     others.append((blocks, _generic(model, spec, blocks, batch, by_loop=by_loop)))
-            capture = Capture(spec, model, recipe, batch, wanted, workspace) if wanted else None
+            capture = Capture(spec, model, recipe, batch, wanted) if wanted else None
             for c in range(recipe.r):
                 gradients = {} if capture is None else capture.gradients(c)
                 consumers = [] if capture is None else capture.consumers

@@ -63,7 +63,7 @@ def rows_by_vmap(
             returned = functional_call(model, weights, single.args, single.kwargs)
             return output.select(returned, single.targets, 1, type(model).__name__).squeeze(0)
 
-        values, pullback = vjp(function, chosen)
+        values, pullback = vjp(function, chosen)[:2]
         basis = torch.eye(values.shape[0], dtype=values.dtype, device=values.device)
         gradients = vmap(pullback)(basis)[0]
         return tuple(gradients[name].reshape(values.shape[0], -1) for name in names)
@@ -129,9 +129,7 @@ def gradients(
 ) -> list[Tensor]:
     """The gradient of a number by plain autograd; zeros where it does not depend on a weight."""
     try:
-        found = torch.autograd.grad(
-            value, weights, retain_graph=True, allow_unused=True, create_graph=create_graph
-        )
+        found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True, create_graph=create_graph)
     except RuntimeError as error:
         if ".grad()" not in str(error):
             raise

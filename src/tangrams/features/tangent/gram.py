@@ -20,7 +20,7 @@ from tangrams.features.tangent.spec import TangentSpec
 from tangrams.features.tangent.tile import Tile, mirror
 from tangrams.features.tangent.workspace import Workspace
 
-ATTEMPTS = 6
+ATTEMPTS = 8
 """How often routes may be changed after a failed check before giving up."""
 
 _CHANGES = "the graph changes from batch to batch"
@@ -85,7 +85,9 @@ def diag(spec: TangentSpec, inputs: Inputs) -> Tensor:
 
 def _norms(spec: TangentSpec, model: nn.Module, recipe: Recipe, inputs: Inputs, workspace: Workspace) -> Tensor:
     plan = make_plan(spec, recipe, inputs.n)
-    size = min(plan.batch_size, max(1, spec.memory_budget // (4 * max(1, sum(g.floats(recipe.r) for g in recipe.groups)) * 8)))
+    size = min(
+        plan.batch_size, max(1, spec.memory_budget // (4 * max(1, sum(g.floats(recipe.r) for g in recipe.groups)) * 8))
+    )
     found = []
     for start in range(0, inputs.n, size):
         batch = inputs.slice(start, min(start + size, inputs.n))
@@ -183,7 +185,7 @@ class _Computation:
         consumers: Sequence[Consumer] = ()
         gradients: Mapping[int, Tensor] = {}
         if wanted:
-            capture = Capture(self.spec, self.model, side.recipe, side.inputs, wanted, self.workspace)
+            capture = Capture(self.spec, self.model, side.recipe, side.inputs, wanted)
             consumers, gradients = capture.consumers, capture.gradients(0)
             self.verifier.values(0, capture.values)
         for group in groups:
@@ -216,7 +218,7 @@ class _Computation:
             with self.workspace.scope():
                 capture = None
                 if wanted:
-                    capture = Capture(self.spec, self.model, side.recipe, batch, wanted, self.workspace, known)
+                    capture = Capture(self.spec, self.model, side.recipe, batch, wanted, known)
                     if start == 0:
                         self.verifier.values(number, capture.values)
                 for c in range(self.r):
@@ -234,7 +236,7 @@ class _Computation:
         try:
             rows = generic.rows(self.model, self.spec, group.blocks, batch, by_loop=group.by_loop)
         except generic.CannotTransform as error:
-            names = tuple(block.name for block in group.blocks)
+            names = self.sides[0].recipe.generic
             raise check.CheckFailed(names, f"torch.func cannot run it: {error}") from error
         store.rows[:, where] = rows.transpose(0, 1)  # type: ignore[attr-defined]
 

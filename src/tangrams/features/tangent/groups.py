@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -138,7 +139,9 @@ class _StructuredFactors(Factors):
 
     def norms(self, rows: slice) -> Tensor:
         inputs, gradients = self.inputs[rows], self.gradients[:, rows]
-        return (torch.linalg.vecdot(inputs, inputs) + float(self.group.bias)) * torch.linalg.vecdot(gradients, gradients)
+        return (torch.linalg.vecdot(inputs, inputs) + float(self.group.bias)) * torch.linalg.vecdot(
+            gradients, gradients
+        )
 
 
 @dataclass(frozen=True)
@@ -300,7 +303,7 @@ class Materialised(Group):
             edges = [self.splits * k // count for k in range(count + 1)]
             return [
                 replace(self, parts=(replace(part, stop=(b - a) * each, channels=(a, b)),), splits=0)
-                for a, b in zip(edges, edges[1:], strict=False)
+                for a, b in pairwise(edges)
             ]
         if len(self.parts) > 1 and count > 1:
             return [

@@ -99,7 +99,7 @@ def make_plan(spec: TangentSpec, recipe: Recipe, rows: int, columns: int | None 
     tiles = (2 if functions == 1 else 3) * panel * line
     checked = 2 * spec.parameters.numel * item
     overhead = tiles + graph * batch + (2 * recipe.floats + 2 * generic) * batch * item + checked
-    room = max(spec.memory_budget - overhead, spec.memory_budget // 8)
+    room = max(spec.memory_budget - overhead, spec.memory_budget // 4)
     held = {id(group): group.floats(r) * item * samples for group in recipe.groups}
     if streamed:
         passes: tuple[tuple[Group, ...], ...] = (recipe.groups,)

@@ -21,8 +21,7 @@ _BATCH_BYTES = 64 << 20
 def transposed_product(spec: TangentSpec, inputs: Inputs, u: Tensor) -> Tensor:
     """``Jᵀ u``: ``(n, r, k)`` → ``(p, k)``, or ``(r p, k)`` where functions share a row; plain reverse mode.
 
-    Raises:
-        TangentError: if the product is not finite although ``u`` is.
+    Raises ``TangentError`` if the product is not finite although ``u`` is.
     """
     p, k = spec.parameters.numel, u.shape[-1]
     functions = u.shape[1]

@@ -94,6 +94,7 @@ def without_structure(spec: TangentSpec, inputs: Inputs, names: Sequence[str], r
             loops.add(name)
         uses[name] = None
         reasons[name] = reason
+    _join_unused(uses, reasons)
     kept = tuple(_kept(group, uses) for group in recipe.groups)
     groups = tuple(group for group in kept if group is not None)
     changed = replace(recipe, uses=uses, reasons=reasons, loops=frozenset(loops))
@@ -112,6 +113,16 @@ def _kept(group: Group, uses: Mapping[str, Any]) -> Group | None:
         return None
     kept = [(b, p) for b, p in zip(group.blocks, group.parts, strict=True) if uses[b.name] is not None]
     return _materialised([(block, part.uses) for block, part in kept]) if kept else None
+
+
+def _join_unused(uses: dict[str, tuple[tuple[int, int], ...] | None], reasons: dict[str, str]) -> None:
+    """Beside generic parameters an unused one is watched, not left out: a branch may use it for other samples."""
+    if all(found is not None for found in uses.values()):
+        return
+    for name, found in uses.items():
+        if found == ():
+            uses[name] = None
+            reasons[name] = "not used by the first samples"
 
 
 def _generic_groups(spec: TangentSpec, recipe: Recipe) -> list[Group]:
@@ -141,6 +152,7 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
         uses[block.name], reason = _uses_of(block, found, axes)
         if reason:
             reasons[block.name] = reason
+    _join_unused(uses, reasons)
     loops = frozenset(spec.parameters.names) if found.reentrant else frozenset()
     recipe = Recipe(
         r=values.shape[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -37,7 +38,11 @@ class Tile:
         self.lower_only = False
 
     def _pieces(self, features: int) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns to compute; cut at functions where there are several, else at samples."""
+        """Rows and columns to compute; cut at functions where there are several, else at samples.
+
+        Yields:
+            ``(rows, columns)``
+        """
         rows, columns = self.out.shape
         if not self.symmetric or rows * columns * features < TRIANGLE_WORK:
             yield slice(0, rows), slice(0, columns)
@@ -47,7 +52,7 @@ class Tile:
         count = rows // unit
         pieces = min(count, _MANY if rows >= _TALL else _FEW)
         edges = [count * i // pieces * unit for i in range(pieces + 1)]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             yield slice(start, stop), slice(0, stop)
 
     def _flat(self, factor: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tangrams.features.tangent.axis import Axis
-from tangrams.features.tangent.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,6 @@ class Consumer(ABC):
         self.node = node
         self.sources = dict(sources)
         self.shape: tuple[int, ...] = tuple(node._input_metadata[0].shape)
-        self.workspace = Workspace()
-        self.loaded = False
 
     @classmethod
     @abstractmethod
@@ -93,10 +90,13 @@ class Consumer(ABC):
         """An arranged gradient at some output channels."""
         raise NotImplementedError
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - most have nothing to drop
         """Drop what was cut out for the weight gradient alone."""
 
     def signature(self) -> tuple[Any, ...]:
         """What must not change between batches for a recipe to hold."""
-        sources = tuple(sorted((slot, s.parameter, s.seen, s.transposed) for slot, s in self.sources.items()))
+        sources = tuple(
+            (slot, s.parameter, s.seen[1:] if s.expanded else s.seen, s.transposed)
+            for slot, s in sorted(self.sources.items())
+        )
         return type(self).__name__, sources, len(self.shape)

@@ -17,10 +17,11 @@ from tangrams.features.tangent.consumers.base import Consumer, Source
 class Convolution(Consumer):
     """``y = x ⋆ W + b``: the weight gradient is ``Σ_t g_t ⊗ patch_t`` over output positions t.
 
-    The n weight gradients are those of one convolution with n times as many groups, a sample in each: faster than
-    patches and a product, by 1.1 (3 channels) to 3 (16 channels, 32 × 32), and nothing but the result is stored. Where
-    a sample has several frames the patches of all of them go into one product; they come from a strided view with the
-    channels last, as ``F.unfold`` takes twice as long.
+    Where the library has kernels for it, the n weight gradients are those of one convolution with n times as many
+    groups, a sample in each: faster than patches and a product, by 1.1 (3 channels) to 3 (16 channels, 32 × 32), and
+    nothing but the result is stored. Elsewhere, and where a sample has several frames, patches go into one product;
+    they come from a strided view with the channels last, as ``F.unfold`` takes twice as long. A transposed convolution
+    is the same with input and output gradient swapped: its patches are cut from the gradient.
     """
 
     @classmethod
@@ -50,7 +51,7 @@ class Convolution(Consumer):
 
     @property
     def out_channels(self) -> int:
-        """o."""
+        """The number of output channels."""
         return self.shape[1]
 
     @property
@@ -63,7 +64,6 @@ class Convolution(Consumer):
         self.axis, self.n, self.dtype = axis, n, dtype
         node = self.node
         self._patches: Tensor | None = None
-        self._output_padding = tuple(node._saved_output_padding)
         self.stride = tuple(node._saved_stride)
         self.padding = tuple(node._saved_padding)
         self.dilation = tuple(node._saved_dilation)
@@ -101,11 +101,10 @@ class Convolution(Consumer):
             1,
         )
         view = last.as_strided(size, step)
-        patches = self.workspace.empty(*size, dtype=last.dtype, device=last.device).copy_(view)
-        return patches.view(m, self.groups, math.prod(positions), math.prod(self.kernel) * c)
+        return view.reshape(m, self.groups, math.prod(positions), math.prod(self.kernel) * c)
 
     def channels(self, slot: int) -> int:
-        """o for a plain weight."""
+        """Its output channels, for a plain weight."""
         return self.out_channels if slot == 1 and self.groups == 1 and not self.transposed else 0
 
     def split(self, gradient: Tensor, start: int, stop: int) -> Tensor:
@@ -134,12 +133,11 @@ class Convolution(Consumer):
 
     def fresh_rows(self, slot: int, gradient: Tensor) -> Tensor | None:
         """The weight gradient as a tensor of its own, where every sample has one frame."""
-        if slot != 1 or self.axis.positions > 1:
+        if slot != 1 or self.axis.positions > 1 or self.transposed or not self._grouped_is_fast():
             return None
         image = self.inputs.reshape(1, -1, *self.inputs.shape[2:])
         own = self.sources[1].shape
-        outs = self.inputs.shape[1] if self.transposed else gradient.shape[1]
-        shape = (self.n * outs, *own[1:])
+        shape = (self.n * gradient.shape[1], *own[1:])
         unread = gradient.new_empty(shape)  # only its shape matters for its own gradient
         _, weight, _ = torch.ops.aten.convolution_backward(
             gradient.reshape(1, -1, *gradient.shape[2:]),
@@ -149,12 +147,20 @@ class Convolution(Consumer):
             self.stride,
             self.padding,
             self.dilation,
-            self.transposed,
-            self._output_padding,
+            False,
+            [0] * len(self.kernel),
             self.n * self.groups,
             [False, True, False],
         )
         return weight.reshape(self.n, -1)
+
+    def _grouped_is_fast(self) -> bool:
+        """Libraries have kernels for many groups; the fallback of other dtypes goes through the groups one by one."""
+        if self.inputs.device.type != "cpu":
+            return True
+        return self.dtype == torch.float32 and bool(
+            torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        )
 
     def _by_patches(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """``(n · groups, o, T)`` and patches ``(n · groups, T, Πk · c)``, in the roles of the weight's axes."""

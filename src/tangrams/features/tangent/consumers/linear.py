@@ -55,7 +55,7 @@ class Linear(Consumer):
 
     @property
     def out_features(self) -> int:
-        """o."""
+        """The number of output features."""
         return self.shape[-1]
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:
@@ -73,7 +73,7 @@ class Linear(Consumer):
         return self.axis.samples_first(gradient.to(self.dtype), self.n).reshape(self.n, -1, gradient.shape[-1])
 
     def channels(self, slot: int) -> int:
-        """o for a weight ``(o, i)``."""
+        """Its output features, for a weight ``(o, i)``."""
         return self.out_features if slot == self.weight_slot and self.sources[slot].transposed else 0
 
     def split(self, gradient: Tensor, start: int, stop: int) -> Tensor:

@@ -36,7 +36,7 @@ class Lookup(Consumer):
 
     @property
     def width(self) -> int:
-        """d."""
+        """The number of features."""
         return self.shape[-1]
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:

@@ -37,14 +37,12 @@ class LayerNorm(_Normalisation):
         return tuple(range(len(self.shape) - self._features))
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:
-        """x̂ as ``(n, T, d)``."""
+        """The normalised input as ``(n, T, d)``."""
         self.axis, self.n, self.dtype = axis, n, dtype
         if 1 in self.sources:
             node = self.node
             x = node._saved_input.detach().to(dtype)
-            self.normalised = self.arrange(
-                torch.mul(x - node._saved_result1.to(dtype), node._saved_result2.to(dtype))
-            )
+            self.normalised = self.arrange(torch.mul(x - node._saved_result1.to(dtype), node._saved_result2.to(dtype)))
 
     def arrange(self, gradient: Tensor) -> Tensor:
         """``(n, T, d)``."""
@@ -74,7 +72,7 @@ class BatchNorm(_Normalisation):
         return (0,)
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:
-        """x as ``(n, T, c, S)``, μ and r."""
+        """The input as ``(n, T, c, S)``, μ and r."""
         self._sums: tuple[Tensor, Tensor] | None = None
         self.axis, self.n, self.dtype = axis, n, dtype
         if 1 in self.sources:
@@ -108,7 +106,7 @@ class GroupNorm(_Normalisation):
         return (0,)
 
     def load(self, axis: Axis, n: int, dtype: torch.dtype) -> None:
-        """x̂ as ``(n, T, c, S)``."""
+        """The normalised input as ``(n, T, c, S)``."""
         self.axis, self.n, self.dtype = axis, n, dtype
         if 1 in self.sources:
             node = self.node
