@@ -144,5 +144,5 @@ def _independent(adapted: Adapted, samples: tuple[Tensor, ...]) -> bool:
 
 
 def _samples(info: Any) -> list[Any]:
-    make: Callable[..., list[Any]] = info.module_inputs_func
-    return make(info, device="cpu", dtype=torch.float64, requires_grad=False, training=False)
+    make: Callable[..., Sequence[Any]] = info.module_inputs_func
+    return list(make(info, device="cpu", dtype=torch.float64, requires_grad=False, training=False))
