@@ -6,10 +6,13 @@ from scipy.stats import binomtest
 
 from tangrams.learners.kernel_ridge import one_hot
 from tangrams.lens.label_errors import (
+    ErrorCount,
     LabelCalibration,
     calibrate_label_errors,
+    count_errors,
     find_label_errors,
     find_target_errors,
+    flipped_margins,
     label_margins,
     neighbour_votes,
     wilson_interval,
@@ -79,37 +82,66 @@ def test_outlying_targets_of_a_regression_are_flagged_whatever_their_unit():
     torch.testing.assert_close(scaled.score, errors.score, rtol=1e-9, atol=1e-9)
 
 
-def test_calibration_recovers_a_mixture_that_it_knows_the_parts_of():
+def draw(n, centre, generator):
+    return centre + 0.5 * torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def test_the_number_of_errors_is_unbiased_and_its_interval_covers_it():
+    """100 of 2000 wrong, one in twenty of the right ones suspect as well: z-score over 60 draws."""
+    counts, covered = [], 0
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        margins = torch.cat([draw(100, -0.6, generator), draw(1900, 0.8, generator)])
+        count = ErrorCount(margins, draw(300, -0.6, generator), draw(600, 0.8, generator))
+        counts.append(count.num_errors())
+        low, high = count.bootstrap(seed=seed).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+        covered += bool(low <= 100 <= high)
+    counts = torch.tensor(counts)
+    assert abs(float(counts.mean()) - 100) < 3 * float(counts.std()) / 60**0.5
+    assert covered >= 51  # of 57 expected, three standard deviations below
+
+
+def test_precision_is_the_number_of_errors_found_over_the_number_of_suspects():
     generator = torch.Generator().manual_seed(0)
-
-    def draw(n, centre):
-        return (centre + 0.4 * torch.randn(n, generator=generator, dtype=torch.float64)).sort().values
-
-    wrong, right = draw(100, -0.6), draw(1900, 0.8)
-    margins = torch.cat([wrong, right]).sort().values
-    calibration = LabelCalibration(margins, draw(4000, -0.6), draw(4000, 0.8))
-    assert calibration.num_errors() == pytest.approx(100, rel=0.1)
+    wrong, right = draw(100, -0.6, generator), draw(1900, 0.8, generator)
+    margins = torch.cat([wrong, right])
+    count = ErrorCount(margins, draw(3000, -0.6, generator), draw(3000, 0.8, generator))
+    calibration = LabelCalibration(margins.sort().values, count.flipped.sort().values, count)
     flagged = int((margins < 0).sum())
-    counts = torch.tensor([20, flagged])
-    true = torch.tensor([float((wrong <= margins[k - 1]).sum()) / k for k in counts])
-    torch.testing.assert_close(calibration.precision(counts).float(), true, atol=0.05, rtol=0)
+    counts = torch.tensor([flagged, 400])
+    threshold = margins.sort().values[counts - 1]
+    true = torch.tensor([float((wrong <= t).double().sum()) / int(k) for t, k in zip(threshold, counts, strict=True)])
     low, high = calibration.intervals(counts).unbind(1)
     assert bool(((low <= true) & (true <= high)).all())
-    assert float(calibration.recall(counts)[1]) == pytest.approx(float((wrong < 0).double().mean()), abs=0.05)
+    torch.testing.assert_close(calibration.precision(counts).float(), true, atol=0.1, rtol=0)
+    assert float(calibration.recall(counts)[0]) == pytest.approx(float((count.flipped < 0).double().mean()), abs=0.01)
 
 
-def test_flips_are_found_where_classes_are_apart():
+def test_nothing_is_counted_where_flips_are_no_more_suspect_than_right_labels():
+    margins = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    assert ErrorCount(margins, margins, margins).num_errors() == 0
+
+
+def test_errors_among_blobs_are_counted_by_a_kernel_without_labels():
+    x, _, given, wrong = blobs(300)
+    held_out, labels, *_ = blobs(300, seed=1)
+    spectrum = GramSpectrum.of(x @ x.T)
+    count = count_errors(spectrum, held_out @ x.T, given, labels, 3)
+    assert count.num_errors() == pytest.approx(len(wrong), abs=10)
+    errors = find_label_errors(spectrum, given, 3)
+    calibration = calibrate_label_errors(spectrum, given, 3, errors, count)
+    assert float(calibration.recall(torch.tensor([errors.count]))) > 0.9
+
+
+def test_flips_are_as_many_as_asked_for_and_the_same_for_the_same_seed():
     x, _, given, _ = blobs(300)
     spectrum = GramSpectrum.of(x @ x.T)
     errors = find_label_errors(spectrum, given, 3)
-    held_out, labels, *_ = blobs(300, seed=1)
-    Y = one_hot(given, 3)
-    scores = Y.mean(0) + held_out @ x.T @ spectrum.dual(Y, errors.delta)
-    calibration = calibrate_label_errors(spectrum, given, 3, errors, label_margins(scores, labels), repeats=5)
-    assert len(calibration.flipped) == 15
-    assert float(calibration.recall(torch.tensor([errors.count]))) > 0.9
-    again = calibrate_label_errors(spectrum, given, 3, errors, label_margins(scores, labels), repeats=5)
-    torch.testing.assert_close(again.flipped, calibration.flipped)
+    first, again, other = (flipped_margins(spectrum, given, 3, errors, repeats=5, seed=s) for s in (0, 0, 1))
+    assert len(first) == 15
+    torch.testing.assert_close(first, again)
+    assert not torch.equal(first, other)
+    assert float((first < 0).double().mean()) > 0.9
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (450, 1000)])

@@ -5,7 +5,7 @@ from torch import nn
 
 from tangrams.data import Labelled, plant
 from tangrams.features.inputs import as_inputs
-from tangrams.study.default import small_cnn
+from tangrams.study.default import SmallCNN
 from tangrams.study.main import study
 from tangrams.study.material import Truth
 from tangrams.study.progress import Steps
@@ -22,7 +22,7 @@ class Trained:
         self.planted = plant(x[:240], y[:240], label_noise=0.05, duplicates=6, seed=0)
         self.test = Labelled(x[300:360], y[300:360])
         self.pool = x[400:450]
-        self.model = small_cnn(seed=0)
+        self.model = SmallCNN(seed=0)
         self.initial = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.fit(self.model, torch.arange(len(self.planted)), 30)
 
@@ -32,7 +32,7 @@ class Trained:
         )
 
     def retrain(self, index):
-        model = small_cnn(seed=0)
+        model = SmallCNN(seed=0)
         return self.fit(model, index, 3)
 
     @property

@@ -11,7 +11,7 @@ from tangrams.features.inputs import as_inputs
 from tangrams.study.acceptance.base import Criterion, at_least, at_most, told
 from tangrams.study.acceptance.retraining import datamodeling_scores, margin
 from tangrams.study.check import GROUPS, check
-from tangrams.study.default import small_cnn
+from tangrams.study.default import SmallCNN
 from tangrams.study.estimates import bootstrap, estimate, score, share, spread
 from tangrams.study.progress import Steps, peak_memory_mb
 from tangrams.study.sections.labels import share_found
@@ -74,7 +74,7 @@ def test_training_memorises_and_is_repeatable():
     x, y = torch.rand(60, 1, 8, 8, generator=generator), torch.randint(10, (60,), generator=generator)
     done = []
     models = [
-        train_classifier(small_cnn(seed=1), as_inputs(x), y, epochs=60, batch_size=20, seed=2, advance=done.append)
+        train_classifier(SmallCNN(seed=1), as_inputs(x), y, epochs=60, batch_size=20, seed=2, advance=done.append)
         for _ in range(2)
     ]
     assert all(not model.training for model in models)
@@ -84,7 +84,7 @@ def test_training_memorises_and_is_repeatable():
 
 
 def test_the_default_network_has_the_size_that_is_promised():
-    assert sum(p.numel() for p in small_cnn().parameters()) == 38_282
+    assert sum(p.numel() for p in SmallCNN().parameters()) == 38_282
 
 
 def test_the_share_found_counts_planted_among_the_most_suspect():

@@ -25,9 +25,11 @@ from tangrams.lens.kernel_matching import (
     zonal,
 )
 from tangrams.lens.label_errors import (
+    ErrorCount,
     LabelCalibration,
     LabelErrors,
     calibrate_label_errors,
+    count_errors,
     find_label_errors,
     find_target_errors,
 )
@@ -59,6 +61,7 @@ from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_win
 __all__ = [
     "BoundaryAttack",
     "BoundaryDistances",
+    "ErrorCount",
     "EventScore",
     "Fidelity",
     "ForgettingTracker",
@@ -80,6 +83,7 @@ __all__ = [
     "boundary_attack",
     "boundary_distances",
     "calibrate_label_errors",
+    "count_errors",
     "eigenframework_risk",
     "error_l2_norm",
     "exact_duplicates",

@@ -99,55 +99,77 @@ def find_target_errors(
 
 
 @dataclass(frozen=True)
-class LabelCalibration:
-    r"""How many suspects are real: what known wrong and known right labels get from the same model.
+class ErrorCount:
+    r"""How many of the labels are wrong, by a kernel that was not made with them.
 
-    With R the share of flipped labels whose margin is at most t, Q the share of right ones, and N the number of given
-    labels whose margin is, :math:`N(t) = E R(t) + (n - E) Q(t)` at t = 0 gives the number E of wrong labels, and the
-    precision among the first k suspects is :math:`1 - (n - E) Q(t_k) / k`.
+    With R, Q and N the shares of flipped, of held-out and of the given labels that such a kernel's margins call
+    suspect, :math:`N = e R + (1 - e) Q` gives the share e of wrong ones. The kernel of the network itself will not do:
+    it has learned its features with these labels, so that they get better margins, right and wrong ones alike, than
+    held-out or flipped labels. That of the untrained network has not.
 
-    Flips alone cannot say it: the network has learned its features with the wrong labels, so that those get milder
-    margins than labels flipped afterwards; and what a model without the label prefers does not depend on the label. So
-    the right labels are held-out ones, taken as right: errors among them make the estimate too low.
+    Held-out labels are taken as right: errors among them make the estimate too low.
 
     Attributes:
-        margins: of the labels as given, sorted: ``(n,)``.
-        flipped: of labels flipped on purpose, sorted: ``(f,)``.
-        held_out: of held-out samples with their own labels, sorted: ``(m,)``.
+        margins: of the labels as given: ``(n,)``.
+        flipped: of labels flipped on purpose: ``(f,)``.
+        held_out: of held-out samples with their own labels: ``(m,)``.
     """
 
     margins: Float[Tensor, "n"]
     flipped: Float[Tensor, "f"]
     held_out: Float[Tensor, "m"]
 
-    def recall(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
-        """R at the margin of the ``counts``-th suspect: the share of wrong labels found among the first so many."""
-        return _share_below(self.flipped, self.margins[counts - 1])
-
-    def false_alarms(self, counts: Int[Tensor, "k"]) -> Int[Tensor, "k"]:
-        """How many held-out labels are as suspect as the ``counts``-th."""
-        return torch.searchsorted(self.held_out, self.margins[counts - 1], right=True)
-
     def num_errors(self) -> float:
-        """E, the estimated number of wrong labels."""
-        n = len(self.margins)
-        zero = torch.zeros(1, dtype=self.margins.dtype)
-        flagged, recall, alarm = (
-            float(_share_below(values, zero)) for values in (self.margins, self.flipped, self.held_out)
-        )
-        return n * min(max((flagged - alarm) / (recall - alarm), 0.0), 1.0) if recall > alarm else 0.0
+        """The estimated number of wrong labels."""
+        given, recall, alarm = (float((m < 0).double().mean()) for m in (self.margins, self.flipped, self.held_out))
+        if recall <= alarm:
+            return 0.0
+        return len(self.margins) * min(max((given - alarm) / (recall - alarm), 0.0), 1.0)
+
+    def bootstrap(self, *, repeats: int = 200, seed: int = 0) -> Float[Tensor, "repeats"]:
+        """The same for resampled labels, flips and held-out samples."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(values: Tensor) -> Tensor:
+            return values[torch.randint(len(values), (len(values),), generator=generator)]
+
+        counts = [
+            ErrorCount(drawn(self.margins), drawn(self.flipped), drawn(self.held_out)).num_errors()
+            for _ in range(repeats)
+        ]
+        return torch.tensor(counts, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class LabelCalibration:
+    """How many of the first k suspects are real.
+
+    Attributes:
+        margins: of the labels as given, by the model that ranks them, sorted: ``(n,)``.
+        flipped: of labels flipped on purpose, by the same model, sorted: ``(f,)``.
+        errors: how many there are in all.
+    """
+
+    margins: Float[Tensor, "n"]
+    flipped: Float[Tensor, "f"]
+    errors: ErrorCount
+
+    def recall(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+        """The share of flipped labels that are as suspect as the ``counts``-th."""
+        found = torch.searchsorted(self.flipped, self.margins[counts - 1], right=True)
+        return found.to(self.margins.dtype) / len(self.flipped)
 
     def precision(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
-        """The estimated share of wrong labels among the first ``counts`` suspects."""
-        right = len(self.margins) - self.num_errors()
-        rate = self.false_alarms(counts).to(self.margins.dtype) / len(self.held_out)
-        return (1 - right * rate / counts).clamp(0, 1)
+        """The estimated share of wrong labels among the first ``counts`` suspects: errors times recall over k."""
+        return (self.errors.num_errors() * self.recall(counts) / counts).clamp(0, 1)
 
-    def intervals(self, counts: Int[Tensor, "k"]) -> Float[Tensor, "k 2"]:
-        """95 % Wilson intervals of the false alarms, carried to :meth:`precision`."""
-        right = len(self.margins) - self.num_errors()
-        rates = torch.tensor([wilson_interval(int(k), len(self.held_out)) for k in self.false_alarms(counts)])
-        return (1 - right * rates.flip(1).to(self.margins.dtype) / counts[:, None]).clamp(0, 1)
+    def intervals(
+        self, counts: Int[Tensor, "k"], *, level: float = 0.95, repeats: int = 200, seed: int = 0
+    ) -> Float[Tensor, "k 2"]:
+        """Bootstrap intervals of :meth:`precision`, by those of the number of errors."""
+        tail = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+        bounds = self.errors.bootstrap(repeats=repeats, seed=seed).quantile(tail)
+        return (bounds * (self.recall(counts) / counts)[:, None]).clamp(0, 1)
 
 
 def wilson_interval(successes: float, total: int) -> tuple[float, float]:
@@ -160,18 +182,17 @@ def wilson_interval(successes: float, total: int) -> tuple[float, float]:
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
-def calibrate_label_errors(
+def flipped_margins(
     spectrum: GramSpectrum,
     labels: Int[Tensor, "n"],
     num_classes: int,
     errors: LabelErrors,
-    held_out_margins: Float[Tensor, "m"],
     *,
     fraction: float = 0.01,
     repeats: int = 20,
     seed: int = 0,
-) -> LabelCalibration:
-    """Read what margins known wrong labels get by flipping a known share of trusted ones, in closed form.
+) -> Float[Tensor, "f"]:
+    """Flip the labels of a known share of trusted samples and read what margins they get, in closed form.
 
     Trusted are the samples that are not suspect. Each flip goes to a class drawn evenly from the others; the features
     are those of the network as it is, they are not learned again with the flipped labels.
@@ -180,11 +201,13 @@ def calibrate_label_errors(
         spectrum: of the samples' Gram.
         labels: class indices as given.
         num_classes: C.
-        errors: the judgement to calibrate, by :func:`find_label_errors`.
-        held_out_margins: margins that the same model gives held-out samples' own labels.
+        errors: the judgement on this Gram, by :func:`find_label_errors`.
         fraction: share of all samples flipped at a time.
         repeats: how often.
         seed: fixes which and to what.
+
+    Returns:
+        Margins of all flips, sorted.
 
     Raises:
         ValueError: if fewer than two samples are trusted.
@@ -192,7 +215,7 @@ def calibrate_label_errors(
     _check(spectrum, labels, num_classes)
     (trusted,) = torch.nonzero(~errors.flagged, as_tuple=True)
     if len(trusted) < 2:
-        raise ValueError(f"calibrate_label_errors has {len(trusted)} trusted labels to flip: every one is suspect")
+        raise ValueError(f"flipped_margins has {len(trusted)} trusted labels to flip: every one is suspect")
     generator = torch.Generator().manual_seed(seed)
     size = min(max(1, round(fraction * len(labels))), len(trusted))
     flipped = []
@@ -204,9 +227,56 @@ def calibrate_label_errors(
         Y = one_hot(changed, num_classes)
         scores = (Y - spectrum.loo_residuals(Y, errors.delta))[index]
         flipped.append(label_margins(scores, changed[index]))
-    return LabelCalibration(
-        errors.score.sort().values, torch.cat(flipped).sort().values, held_out_margins.to(torch.float64).sort().values
-    )
+    return torch.cat(flipped).sort().values
+
+
+def count_errors(
+    spectrum: GramSpectrum,
+    cross: Float[Tensor, "m n"],
+    labels: Int[Tensor, "n"],
+    held_out: Int[Tensor, "m"],
+    num_classes: int,
+    *,
+    seed: int = 0,
+) -> ErrorCount:
+    """Estimate how many labels are wrong by a kernel that was not made with them.
+
+    Args:
+        spectrum: of the samples' Gram by such a kernel: that of the untrained network, or one on the inputs.
+        cross: inner products of held-out samples with them.
+        labels: class indices as given.
+        held_out: class indices of the held-out samples, taken as right.
+        num_classes: C.
+        seed: fixes the flips.
+    """
+    errors = find_label_errors(spectrum, labels, num_classes)
+    Y = one_hot(labels, num_classes)
+    scores = Y.mean(0) + cross @ spectrum.dual(Y, errors.delta)
+    flipped = flipped_margins(spectrum, labels, num_classes, errors, seed=seed)
+    return ErrorCount(errors.score, flipped, label_margins(scores, held_out))
+
+
+def calibrate_label_errors(
+    spectrum: GramSpectrum,
+    labels: Int[Tensor, "n"],
+    num_classes: int,
+    errors: LabelErrors,
+    count: ErrorCount,
+    *,
+    seed: int = 0,
+) -> LabelCalibration:
+    """Say how many of the first k suspects are real.
+
+    Args:
+        spectrum: of the samples' Gram by the kernel that ranks the labels.
+        labels: class indices as given.
+        num_classes: C.
+        errors: the judgement on it, by :func:`find_label_errors`.
+        count: how many errors there are, by :func:`count_errors`.
+        seed: fixes the flips.
+    """
+    flipped = flipped_margins(spectrum, labels, num_classes, errors, seed=seed)
+    return LabelCalibration(errors.score.sort().values, flipped, count)
 
 
 def neighbour_votes(
@@ -224,11 +294,6 @@ def neighbour_votes(
         nearest = distance.topk(num_neighbours, largest=False).indices
         votes.append((labels[nearest] == labels[rows, None]).to(inputs.dtype).mean(1))
     return torch.cat(votes)
-
-
-def _share_below(values: Tensor, threshold: Tensor) -> Tensor:
-    """The share of sorted values that are at most each threshold."""
-    return torch.searchsorted(values, threshold, right=True).to(values.dtype) / max(len(values), 1)
 
 
 def _check(spectrum: GramSpectrum, labels: Tensor, num_classes: int) -> None:

@@ -16,7 +16,7 @@ from tangrams.study.progress import Advance
 from tangrams.study.training import train_classifier
 
 
-def small_cnn(*, channels: int = 1, side: int = 8, num_classes: int = 10, seed: int = 0) -> nn.Sequential:
+class SmallCNN(nn.Sequential):
     """Two convolutions (16, 32), a pooling, two dense layers (64, classes): 38 282 parameters on 8 × 8 digits.
 
     The global random state is left as it was.
@@ -26,20 +26,25 @@ def small_cnn(*, channels: int = 1, side: int = 8, num_classes: int = 10, seed: 
         side: their height and width.
         num_classes: outputs.
         seed: fixes the weights.
+
+    Shape:
+        ``(n, channels, side, side)`` → logits ``(n, num_classes)``
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32 * (side // 2) ** 2, 64),
-            nn.ReLU(),
-            nn.Linear(64, num_classes),
-        )
+
+    def __init__(self, *, channels: int = 1, side: int = 8, num_classes: int = 10, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            super().__init__(
+                nn.Conv2d(channels, 16, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(16, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Linear(32 * (side // 2) ** 2, 64),
+                nn.ReLU(),
+                nn.Linear(64, num_classes),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +97,7 @@ def trained_default(
         advance: told how far training has come.
     """
     data = digits(confusable=confusable, seed=seed)
-    model = small_cnn(seed=seed)
+    model = SmallCNN(seed=seed)
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train_classifier(model, as_inputs(data.train.inputs), data.train.labels, seed=seed, advance=advance)
     kind = "uniform" if confusable is None else "confusable"

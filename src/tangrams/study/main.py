@@ -81,6 +81,7 @@ def study(
     name: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    input_unit: str = "input units",
     truth: Truth | None = None,
     retrain: Callable[[Tensor], nn.Module] | None = None,
     max_train: int = 5000,
@@ -111,6 +112,7 @@ def study(
         name: of the data, in the report.
         source: where the weights come from, in the report.
         target: name and unit of the target of a regression, in the report.
+        input_unit: what a distance between inputs is measured in, in the report.
         truth: what was planted in the training data on purpose.
         retrain: trains a fresh network on the training samples at an index; without it nothing is checked by
             retraining.
@@ -152,7 +154,7 @@ def study(
                 untrained = with_weights(ref.model, initial_weights)
                 initial = TangentKernel.of(untrained, problem, memory_budget=memory_budget)
         material = Material(ref.model, problem, kernel, initial, truth, retrain, seed, steps)
-        sections = _measure(material)
+        sections = _measure(material, input_unit)
         data = {
             "version": VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,7 +175,7 @@ def study(
     return found
 
 
-def _measure(material: Material) -> dict[str, Any]:
+def _measure(material: Material, input_unit: str) -> dict[str, Any]:
     steps = material.steps
     with steps("Surrogates"):
         network, surrogates = glance.network(material), glance.surrogates(material)
@@ -186,7 +188,7 @@ def _measure(material: Material) -> dict[str, Any]:
     with steps("Spectrum and learning curve"):
         rich = richness.measure(material)
     with steps("Decision boundary"):
-        fragile = fragility.measure(material)
+        fragile = fragility.measure(material, input_unit)
     with steps("Layers"):
         health = layers.measure(material)
     with steps("Next labels"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import copy
 
-from tangrams.data import DataNotFoundError, Labelled, plant
+from tangrams.data import DataNotFoundError, load, plant
 from tangrams.features.inputs import as_inputs
 from tangrams.study.acceptance.base import Bench, Criterion, listed, told
 from tangrams.study.acceptance.labels import average_precisions, top_tenth
-from tangrams.study.default import small_cnn
+from tangrams.study.default import SmallCNN
 from tangrams.study.material import Material, TangentKernel, Truth
 from tangrams.study.problem import read_problem
 from tangrams.study.sections import glance, labels
@@ -29,12 +29,14 @@ def measure_cifar10(bench: Bench) -> list[Criterion]:
 
 def _measure(bench: Bench, name: str, *, epochs: int) -> list[Criterion]:
     try:
-        x, y, x_test, y_test = _subset(name)
+        data = load(name, num_train=TRAIN, num_test=TEST)
     except DataNotFoundError as error:
         return [Criterion(name, "not measured", (), "", None, f"skipped: data ({error})")]
     seed = bench.seeds[0]
-    planted = plant(x, y, label_noise=0.05, duplicates=30, seed=seed)
-    model = small_cnn(channels=x.shape[1], side=x.shape[-1], seed=seed)
+    x = data.train.inputs
+    planted = plant(x, data.train.targets, label_noise=0.05, duplicates=30, seed=seed)
+    model = SmallCNN(channels=x.shape[1], side=x.shape[-1], seed=seed)
+    untrained = copy.deepcopy(model)
     with bench.steps(f"Training on {name}") as advance:
         train_classifier(
             model,
@@ -46,10 +48,11 @@ def _measure(bench: Bench, name: str, *, epochs: int) -> list[Criterion]:
             advance=advance,
         )
     with bench.steps(f"Tangent kernel on {name}"):
-        problem = read_problem(model, planted.dataset(), Labelled(x_test, y_test), seed=seed)
+        problem = read_problem(model, planted.dataset(), data.test, seed=seed)
         kernel = TangentKernel.of(model, problem, memory_budget="1GiB")
+        initial = TangentKernel.of(untrained, problem, memory_budget="1GiB")
     truth = Truth(planted.wrong, planted.original_labels, planted.duplicate_pairs)
-    material = Material(model, problem, kernel, None, truth, None, seed, bench.steps)
+    material = Material(model, problem, kernel, initial, truth, None, seed, bench.steps)
     with bench.steps(f"Labels and surrogates of {name}"):
         return _told(name, material)
 
@@ -62,18 +65,20 @@ def _told(name: str, material: Material) -> list[Criterion]:
     row = next((row for row in section["precision"] if row["count"] == section["count"]), None)
     true = section["planted"]["found_in_count"] / max(section["count"], 1)
     precision = [] if row is None else [row["precision"]["value"]]
+    interval = [float("nan")] * 2 if row is None else row["precision"]["interval"]
     return [
         told(name, "network: test accuracy", [network["accuracy"]["value"]]),
         told(name, "network: given labels fitted", [network["train_accuracy"]["value"]]),
         told(name, "average precision", [ours], listed({key: [value] for key, value in figures.items()})),
         told(name, "planted among the top 10 %", [top_tenth(material)]),
         told(name, "labels called suspect", [section["count"]]),
-        told(name, "estimated precision of the suspects", precision, f"true {true:.3f}"),
+        told(
+            name,
+            "estimated precision of the suspects",
+            precision,
+            f"{interval[0]:.2f} to {interval[1]:.2f}, true {true:.3f}",
+        ),
         told(name, "mimic: agreement", [surrogates["mimic"]["agreement"]["value"]]),
         told(name, "clean-up: agreement", [surrogates["cleanup"]["agreement"]["value"]]),
         told(name, "clean-up by leave-one-out: accuracy", [surrogates["tuned_cleanup"]["accuracy"]["value"]]),
     ]
-
-
-def _subset(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    raise DataNotFoundError(f"{name} cannot be loaded yet")

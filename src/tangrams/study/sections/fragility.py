@@ -22,8 +22,13 @@ ATTACKED = 200
 MOST = 1000
 
 
-def measure(material: Material) -> dict[str, Any]:
-    """Distances of the test samples to the nearest decision boundary, and what crossing it takes."""
+def measure(material: Material, unit: str) -> dict[str, Any]:
+    """Distances of the test samples to the nearest decision boundary, and what crossing it takes.
+
+    Args:
+        material: the network and its data.
+        unit: of a distance between inputs, in words.
+    """
     problem, test = material.problem, material.problem.test
     if problem.task == "regression":
         return absent("a regression has no decision boundary")
@@ -46,7 +51,7 @@ def measure(material: Material) -> dict[str, Any]:
     one_sided = bool(right.all()) or not bool(right.any())
     return {
         "state": "measured",
-        "unit": "input units",
+        "unit": unit,
         "median": bootstrap(
             lambda index: float(distances[index].median()), len(test), seed=material.seed, resampled="test samples"
         ),

@@ -9,7 +9,8 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from tangrams.lens.label_errors import LabelErrors, calibrate_label_errors, label_margins, neighbour_votes
+from tangrams.lens.label_errors import LabelErrors, calibrate_label_errors, count_errors, neighbour_votes
+from tangrams.operators.ridge import GramSpectrum
 from tangrams.study.estimates import bootstrap, estimate, score, share
 from tangrams.study.material import Material, Truth
 
@@ -82,29 +83,47 @@ def _suspect(material: Material, i: int) -> dict[str, Any]:
 
 def _precision(material: Material) -> list[dict[str, Any]]:
     errors, problem = material.errors, material.problem
-    train, test = problem.train, problem.test
-    if int((~errors.flagged).sum()) < 2:
+    train, num_classes = problem.train, len(problem.classes)
+    blind = _blind_kernel(material)
+    if blind is None or int((~errors.flagged).sum()) < 2:
         return []
-    held_out = label_margins(material.cleanup(errors.delta), test.given)
+    spectrum, cross, name = blind
+    try:
+        count = count_errors(spectrum, cross, train.given, problem.test.given, num_classes, seed=material.seed)
+    except ValueError:  # a kernel to which every label is suspect counts nothing
+        return []
     calibration = calibrate_label_errors(
-        material.kernel.spectrum, train.given, len(problem.classes), errors, held_out, seed=material.seed
+        material.kernel.spectrum, train.given, num_classes, errors, count, seed=material.seed
     )
     counts = torch.tensor(sorted({k for k in (*COUNTS, errors.count) if 0 < k <= len(train)}))
-    how = "95 % Wilson of the false alarms on test labels, taken as right"
+    how = f"95 % bootstrap of the number of errors by {name}, test labels taken as right"
+    rows = zip(
+        counts,
+        calibration.precision(counts),
+        calibration.intervals(counts, seed=material.seed),
+        calibration.recall(counts),
+        strict=True,
+    )
     return [
         {
             "count": int(k),
             "precision": estimate(float(p), [min(float(low), float(p)), max(float(high), float(p))], how),
             "recall": estimate(float(r), None, f"{len(calibration.flipped)} flips, features not learned again"),
         }
-        for k, p, (low, high), r in zip(
-            counts,
-            calibration.precision(counts),
-            calibration.intervals(counts),
-            calibration.recall(counts),
-            strict=True,
-        )
+        for k, p, (low, high), r in rows
     ]
+
+
+def _blind_kernel(material: Material) -> tuple[GramSpectrum, Tensor, str] | None:
+    """A kernel made without the labels: the untrained network's, else a Gaussian one on the inputs."""
+    if material.initial is not None:
+        return material.initial.spectrum, material.initial.cross, "the untrained network's kernel"
+    train, test = material.problem.train.flat_inputs(), material.problem.test.flat_inputs()
+    if train is None or test is None:
+        return None
+    squares, cross = torch.cdist(train, train).square(), torch.cdist(test, train).square()
+    width = float(squares.median()) or 1.0
+    return GramSpectrum.of(torch.exp(-squares / width)), torch.exp(-cross / width), "a Gaussian kernel on the inputs"
 
 
 def _planted(material: Material, truth: Truth) -> dict[str, Any] | None:
