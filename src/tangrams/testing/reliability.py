@@ -138,6 +138,14 @@ def _failure(error: Exception, names: tuple[str, ...]) -> Outcome:
     return Outcome("refused" if typed and named else "crashed", None, f"{type(error).__name__}: {message}")
 
 
+RULE = (
+    "A Gram matrix is right if it equals J J^T of the dense reference, each sample alone and each element of memory "
+    "counted once, to a relative maximum error of 1e-10 in float64, 1e-4 in float32, 5e-2 in half precision, by the "
+    "narrowest dtype that the network computes in. Where the table expects a refusal, such a value is not called wrong. "
+    "refused: a typed error that names who and where; crashed: any other error; wrong: another value, without an error."
+)
+"""How outcomes are judged; part of the report."""
+
 METHODS: dict[str, Gram] = {"tangrams": ours, "vmap(jacrev)": tutorial}
 """What is compared."""
 
@@ -170,7 +178,7 @@ def report() -> dict[str, Any]:
         for kind, found in entries.items()
     }
     versions = {"torch": str(torch.__version__), "python": platform.python_version()}
-    return {"totals": totals, "versions": versions, "tolerance": "1e-10 float64, 1e-4 float32, 5e-2 half", **entries}
+    return {"rule": RULE, "totals": totals, "versions": versions, **entries}
 
 
 def main() -> None:
