@@ -59,7 +59,7 @@ class Split:
 
     def flat_inputs(self) -> Float[Tensor, "n d"] | None:
         """Every floating input, flattened side by side; None where all are integers."""
-        columns = [t.flatten(1).to(torch.float64) for t in self.inputs.tensors() if t.is_floating_point()]
+        columns = [t.flatten(1).to("cpu", torch.float64) for t in self.inputs.tensors() if t.is_floating_point()]
         return torch.cat(columns, 1) if columns else None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import torch
 from scipy.stats import spearmanr
@@ -20,6 +21,7 @@ CLOSEST = 10
 ATTACKED = 200
 """Test samples attacked to check the distances, the ten closest among them."""
 MOST = 1000
+Found = TypeVar("Found", BoundaryDistances, BoundaryAttack)
 
 
 def measure(material: Material, unit: str) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def measure(material: Material, unit: str) -> dict[str, Any]:
     if not all(t.is_floating_point() for t in test.inputs.tensors()):
         return absent("the inputs are no real numbers that could be changed a little")
     threshold = 0.0 if problem.one_logit else None
-    found = boundary_distances(material.model, test.inputs, threshold=threshold)
+    found = _on_cpu(boundary_distances(material.model, test.inputs, threshold=threshold))
     reachable = found.distance.isfinite()
     if int(reachable.sum()) < 2:
         return absent("no input gradient leads to a decision boundary")
@@ -44,7 +46,7 @@ def measure(material: Material, unit: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(material.seed)
     order = torch.randperm(len(test), generator=generator)
     attacked = torch.cat([closest, order[~torch.isin(order, closest)]])[:ATTACKED]
-    attack = boundary_attack(material.model, test.inputs.take(attacked), threshold=threshold)
+    attack = _on_cpu(boundary_attack(material.model, test.inputs.take(attacked), threshold=threshold))
     confidence = problem.probabilities(test).max(1).values
     right = test.outputs.argmax(1) == test.given
     distances = found.distance.to(torch.float64)
@@ -77,6 +79,13 @@ def measure(material: Material, unit: str) -> dict[str, Any]:
     }
 
 
+def _on_cpu(found: Found) -> Found:
+    """The same tensors beside the data's labels, wherever the network is."""
+    values: list[Any] = [getattr(found, field.name) for field in fields(found)]
+    moved: list[Any] = [v.cpu() if isinstance(v, Tensor) else tuple(t.cpu() for t in v) for v in values]
+    return type(found)(*moved)
+
+
 def _close(
     material: Material, found: BoundaryDistances, attack: BoundaryAttack, i: int, position: int
 ) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def _close(
         "radius": radius if math.isfinite(radius) else None,
         "sensitivity": float(found.sensitivity[i]),
     }
-    image = test.inputs.tensors()[0][i]
+    image = test.inputs.tensors()[0][i].cpu()
     if is_image(image) and math.isfinite(radius):
         change = attack.perturbation[position]
         low, high = value_range(material.problem.train)
