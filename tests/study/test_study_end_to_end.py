@@ -1,6 +1,7 @@
 """A whole study: fits the schema, adds up, finds what was planted, leaves the network alone, and is repeatable."""
 
 import copy
+import inspect
 import json
 from importlib.resources import files
 
@@ -102,6 +103,7 @@ def test_the_three_findings_are_sentences(studied):
 
 
 def test_the_room_is_the_function(trained):
+    assert inspect.signature(tg.study) == inspect.signature(tg.study.study)
     found = tg.study(trained.model, trained.planted.dataset(), trained.test, steps=Steps(quiet=True))
     assert found.folder is None
     assert found["task"] == "classification"

@@ -6,7 +6,6 @@ The room is the function: ``tangrams.study(model, train, test)`` studies a netwo
 
 import sys
 from types import ModuleType
-from typing import Any
 
 from tangrams.study.main import Study, study
 from tangrams.study.material import Truth
@@ -18,9 +17,7 @@ __all__ = ["Study", "Truth", "run_default", "run_user", "study"]
 class _Room(ModuleType):
     """A module that can be called, so that ``tangrams.study(model, train, test)`` reads as it should."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Study:
-        return study(*args, **kwargs)
+    __call__ = staticmethod(study)
 
 
-_Room.__call__.__doc__ = study.__doc__
 sys.modules[__name__].__class__ = _Room

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,13 +64,13 @@ class TrainedDefault:
     initial_weights: dict[str, Tensor]
     data: PlantedSplit
     seed: int
-    kind: str
+    kind: Literal["uniform", "confusable"]
 
     @property
     def truth(self) -> Truth:
         """What was planted."""
         train = self.data.train
-        return Truth(train.wrong, train.original_labels, train.duplicate_pairs, self.kind)  # type: ignore[arg-type]
+        return Truth(train.wrong, train.original_labels, train.duplicate_pairs, self.kind)
 
     def retrain(self, index: Tensor) -> nn.Module:
         """A fresh network, trained in the same way from the same weights on the training samples at ``index``."""
@@ -100,5 +101,4 @@ def trained_default(
     model = SmallCNN(seed=seed)
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train_classifier(model, as_inputs(data.train.inputs), data.train.labels, seed=seed, advance=advance)
-    kind = "uniform" if confusable is None else "confusable"
-    return TrainedDefault(model, initial, data, seed, kind)
+    return TrainedDefault(model, initial, data, seed, "uniform" if confusable is None else "confusable")
