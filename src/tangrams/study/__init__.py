@@ -4,6 +4,7 @@ The room is the function: ``tangrams.study(model, train, test)`` studies a netwo
 :func:`run_default` and :func:`run_user` are what the command calls.
 """
 
+import inspect
 import sys
 from types import ModuleType
 
@@ -20,4 +21,5 @@ class _Room(ModuleType):
     __call__ = staticmethod(study)
 
 
+__signature__ = inspect.signature(study)
 sys.modules[__name__].__class__ = _Room
