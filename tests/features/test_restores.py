@@ -30,9 +30,9 @@ QUESTIONS = (
     lambda phi, x: phi.gram(x),
     products,
     lambda phi, x: (phi >> CountSketch(4, seed=0))(x),
-    lambda phi, x: preflight(phi.model, x, output=phi.output),
 )
 MORE = (
+    lambda phi, x: preflight(phi.model, x, output=phi.output),
     lambda phi, x: phi.diag(x),
     lambda phi, x: phi.gram(x, x),
     lambda phi, x: phi.plan(x),

@@ -141,7 +141,7 @@ def _failure(error: Exception, names: tuple[str, ...]) -> Outcome:
 RULE = (
     "A Gram matrix is right if it equals J J^T of the dense reference, each sample alone and each element of memory "
     "counted once, to a relative maximum error of 1e-10 in float64, 1e-4 in float32, 5e-2 in half precision, by the "
-    "narrowest dtype that the network computes in. Where the table expects a refusal, such a value is not called wrong. "
+    "narrowest dtype the network computes in; where the table expects a refusal, such a value is not called wrong. "
     "refused: a typed error that names who and where; crashed: any other error; wrong: another value, without an error."
 )
 """How outcomes are judged; part of the report."""
