@@ -12,6 +12,7 @@ kernel of any length scale, each at its best time. The tangent kernel has nothin
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -179,11 +180,16 @@ def _hindsight(
 def _movement(width: int, steps: int, seed: int) -> float:
     """‖Θ_t − Θ_0‖ / ‖Θ_0‖ on the circle, of a network of three weight layers."""
     x, y, _, new = _circle_task()
-    probe = torch.cat([x, new[::10]]).float()
+    probe = torch.cat([x, new[::10]])
     model = network([2, width, width, 1], seed)
-    before = TangentFeatures(model).gram(probe)
+    before = _kernel(model, probe)
     descend(model, x.float(), y.float(), rate=1.0, steps=steps)
-    return float((TangentFeatures(model).gram(probe) - before).norm() / before.norm())
+    return float((_kernel(model, probe) - before).norm() / before.norm())
+
+
+def _kernel(model: nn.Module, x: Tensor) -> Tensor:
+    """The empirical kernel in float64: its small movement is a difference of two of them."""
+    return TangentFeatures(copy.deepcopy(model).double()).gram(x.double())
 
 
 def _digits(width: int, count: int, steps: int, seed: int) -> dict[str, Any]:
