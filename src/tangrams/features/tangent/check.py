@@ -24,6 +24,7 @@ from tangrams.features.tangent import generic, guards
 from tangrams.features.tangent.groups import Factors, Group, Materialised
 from tangrams.features.tangent.recipe import Recipe, without_structure
 from tangrams.features.tangent.spec import TangentSpec
+from tangrams.features.tangent.tile import inner
 
 SAMPLES = 16
 """Most samples verified by ``check="sample"``."""
@@ -91,7 +92,7 @@ class Probe:
         """Squared norm of one block's gradient."""
         if name not in self._squares:
             gradient = self.gradient[name]
-            self._squares[name] = torch.dot(gradient, gradient)
+            self._squares[name] = inner(gradient, gradient)
         return self._squares[name]
 
     @property
@@ -178,7 +179,7 @@ class Verifier:
         if left is right:
             exact = torch.stack([left.square(name) for name in names]).sum()
         else:
-            exact = torch.stack([torch.dot(left.gradient[name], right.gradient[name]) for name in names]).sum()
+            exact = torch.stack([inner(left.gradient[name], right.gradient[name]) for name in names]).sum()
         self._compare(names, found, exact, self.tolerance * self._joint_scale())
 
     def _total_of_folded(self, result: Tensor, left: Probe, right: Probe) -> None:
@@ -189,7 +190,7 @@ class Verifier:
         exact = found.new_zeros(())
         sums = [list(self._by_function(probe)) for probe in self.probes]
         for mine, theirs in zip(sums[0], sums[-1], strict=True):
-            exact += sum((g @ theirs[name] for name, g in mine.items()), start=found.new_zeros(()))
+            exact += float(sum(inner(g, theirs[name]) for name, g in mine.items()))
         self._compare(list(left.gradient), found, exact / self.r, self.tolerance * self._joint_scale())
 
     def _by_function(self, probe: Probe) -> Sequence[dict[str, Tensor]]:

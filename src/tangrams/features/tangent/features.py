@@ -141,6 +141,8 @@ class TangentFeatures(FeatureMap):
     def plan(self, x: Any) -> Plan:
         """Routes and memory of ``gram(x)``, without computing it."""
         inputs = as_inputs(x).detached()
+        if inputs.n == 0:
+            return Plan(0, self.spec.num_outputs or 1, 1, 0, 1, 0, self.spec.memory_budget, {}, {}, {}, False, ())
         with self.spec.ref.session() as model:
             return make_plan(self.spec, recipe_for(self.spec, model, inputs), inputs.n)
 

@@ -28,7 +28,7 @@ from tangrams.features.parameters import Block
 from tangrams.features.tangent.consumers.base import Consumer
 from tangrams.features.tangent.consumers.linear import Linear
 from tangrams.features.tangent.consumers.lookup import Lookup, add_tokens
-from tangrams.features.tangent.tile import Tile
+from tangrams.features.tangent.tile import Tile, inner
 
 Allocate = Callable[..., Tensor]
 """``(*shape) -> Tensor``, uninitialised, in the dtype that inner products are summed in."""
@@ -362,8 +362,8 @@ class _DenseFactors(Factors):
         total = self.rows.new_zeros(self.rows.shape[2])
         for c in range(r):
             total.addmv_(self.rows[c, :k].mT, weights[c])
-        norms = torch.linalg.vector_norm(self.rows[:, :k], dim=2)
-        return torch.dot(total, total), (weights.abs() * norms).sum().square()
+        norms = torch.linalg.vecdot(self.rows[:, :k], self.rows[:, :k]).sqrt()
+        return inner(total, total), (weights.abs() * norms).sum().square()
 
 
 def _cut(part: Part, consumer: Consumer, gradient: Tensor) -> Tensor:

@@ -15,6 +15,15 @@ _FEW, _MANY, _TALL = 5, 10, 800
 """Blocks of a triangle, and the rows from which on there are many: measured, 1.2 to 1.6 times the whole."""
 
 
+_RUN = 1 << 16
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a, b⟩ of two long vectors, in runs: ``torch.dot`` alone is off by a percent at 10⁸ entries of float32."""
+    runs = [torch.dot(x, y) for x, y in zip(a.split(_RUN), b.split(_RUN), strict=True)]
+    return torch.stack(runs).double().sum()
+
+
 class Tile:
     """``out[c, i, d, j] += …`` for samples i of the rows and j of the columns, functions c and d outermost.
 
