@@ -31,6 +31,7 @@ SHORT = {
     "layers": "Layers",
     "next": "Next",
 }
+BUDGET = 3_000_000  # bytes of explanations; the rest of a report takes less than a megabyte
 _UNSAFE = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
@@ -109,6 +110,7 @@ def _paired(study: dict[str, Any]) -> list[tuple[str, list[Any], list[Any]]]:
 
 def to_html(study: dict[str, Any]) -> str:
     """The report of a valid study as a string."""
+    embedded = _for_script(study)
     views = sections.views(study)
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -130,7 +132,8 @@ def to_html(study: dict[str, Any]) -> str:
             css=Markup(_asset("report.css")),
             js=Markup(script),
             digest=digest,
-            data=Markup(_embedded(_for_script(study))),
+            shown=len(embedded["explanations"]),
+            data=Markup(_embedded(embedded)),
         )
     )
 
@@ -161,7 +164,7 @@ def _logistic(fit: dict[str, Any] | None, form: Callable[[float], str]) -> str:
 def _for_script(study: dict[str, Any]) -> dict[str, Any]:
     """What the script needs: the explanations, the samples they name, and the list of suspects."""
     explanations, labels = study["explanations"], study["labels"]
-    rows = explanations["samples"] if explanations["state"] == "measured" else []
+    rows = _within(study, explanations["samples"]) if explanations["state"] == "measured" else []
     suspects = labels["suspects"] if labels["state"] == "measured" else []
     named = {row["id"] for row in rows}
     named |= {w["id"] for row in rows for side in ("supporters", "opposers") for w in row[side]}
@@ -183,6 +186,19 @@ def _for_script(study: dict[str, Any]) -> dict[str, Any]:
             for row in suspects
         ],
     }
+
+
+def _within(study: dict[str, Any], rows: list[dict[str, Any]], budget: int = BUDGET) -> list[dict[str, Any]]:
+    """As many explanations as fit the file together with the samples that they name; wrong predictions first."""
+    kept, named, size = [], set(), 0
+    for row in sorted(rows, key=lambda row: row["predicted"] == row["label"]):
+        new = {row["id"], *(w["id"] for side in ("supporters", "opposers") for w in row[side])} - named
+        size += sum(len(str(study["samples"].get(identifier, ""))) for identifier in new) + 1200
+        if size > budget and kept:
+            break
+        named |= new
+        kept.append(row)
+    return kept
 
 
 def _rounded(value: Any) -> Any:

@@ -27,7 +27,6 @@ def view(study: dict[str, Any]) -> View:
         weight=0.1 if regression else 0.3 + 0.5 * len(differ) / max(1, len(rows)),
         figures={
             "delta": setting(section["delta"]),
-            "shown": len(rows),
             "of": section["of"],
             "quality": _quality(section["quality"]),
             "gap": number(section["quality"]["largest_gap"], 2),
