@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from tangrams.features.tangent.groups import Group
 from tangrams.features.tangent.recipe import Recipe
 from tangrams.features.tangent.spec import TangentSpec
 
-_GRAPH_BYTES = 384 << 20
+_GRAPH_BYTES = 704 << 20
 """Largest graph of a single batch that is read layer by layer instead of being stored."""
 
-_CHUNK_BYTES = 40 << 20
+_CHUNK_BYTES = 64 << 20
 """Aimed size of a batch's intermediate results when samples are run in batches: what caches hold."""
 
 _TILE_BYTES = 20 << 20
@@ -85,7 +87,7 @@ def make_plan(spec: TangentSpec, recipe: Recipe, rows: int, columns: int | None 
         r == 1
         and columns is None
         and spec.batch_size is None
-        and graph * rows <= min(_GRAPH_BYTES, spec.memory_budget // 3)
+        and graph * rows <= min(_GRAPH_BYTES, spec.memory_budget * 2 // 3)
     )
     batch = spec.batch_size or (rows if streamed else max(8, _CHUNK_BYTES // graph))
     generic = sum(group.floats(r) for group in recipe.groups if group.route in {"vmap", "loop"})
@@ -98,7 +100,8 @@ def make_plan(spec: TangentSpec, recipe: Recipe, rows: int, columns: int | None 
         panel = max(rows, 1)
     tiles = (2 if functions == 1 else 3) * panel * line
     checked = 2 * spec.parameters.numel * item
-    overhead = tiles + graph * batch + (2 * recipe.floats + 2 * generic) * batch * item + checked
+    patches = 2 * recipe.floats if spec.dtype == torch.float64 else 0  # see Convolution
+    overhead = tiles + graph * batch + (patches + 2 * generic) * batch * item + checked
     room = max(spec.memory_budget - overhead, spec.memory_budget // 4)
     held = {id(group): group.floats(r) * item * samples for group in recipe.groups}
     if streamed:
