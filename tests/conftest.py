@@ -6,6 +6,8 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 
+collect_ignore_glob = ["*/make_*.py"]  # scripts that make frozen values, run elsewhere
+
 settings.register_profile("dev", max_examples=10, deadline=None)
 settings.register_profile(
     "ci",

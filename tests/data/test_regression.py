@@ -113,7 +113,9 @@ def test_a_seed_fixes_everything_and_shapes_are_as_said(generator):
 
 
 @pytest.mark.parametrize(
-    ("generator", "low", "high"), [(ackley, 1, 7), (franke, -0.5, 1), (nonpolynomial, 0, 2)], ids=lambda v: str(v)
+    ("generator", "low", "high"),
+    [(ackley, 1, 7), (franke, -0.5, 1), (nonpolynomial, 0, 2)],
+    ids=["ackley", "franke", "nonpolynomial"],
 )
 def test_each_part_is_a_latin_hypercube_of_its_square(generator, low, high):
     split = generator(50, 30)
