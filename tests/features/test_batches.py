@@ -68,6 +68,33 @@ def test_a_gram_of_many_samples_in_small_batches_is_right(name):
     assert error(small.matrix(x).mT @ u, J.mT @ u) < 1e-10
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_a_batch_as_large_as_the_number_of_outputs_is_right(name):
+    """There torch's vmap takes one axis for the other in the backward of PReLU, without an error."""
+    nasty = BY_NAME[name]
+    if not nasty.available:
+        pytest.skip(f"needs {', '.join(nasty.needs)}")
+    x = nasty.inputs(7, seed=8)
+    J = nasty.reference(x)
+    K = J @ J.mT
+    phi = TangentFeatures(nasty.make(), nasty.output, batch_size=len(J) // 7)
+    if K.abs().max() > 0:
+        assert error(phi.gram(x), K) < nasty.tolerance
+        assert error(phi.diag(x), K.diagonal()) < nasty.tolerance
+        assert error(phi.matrix(x).to_dense(), J) < nasty.tolerance
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_prelu_in_batches_as_large_as_the_number_of_outputs_is_right_for_unverified_samples_too(seed):
+    nasty = BY_NAME["prelu-time-first"]
+    x = nasty.inputs(7, seed=seed)
+    J = nasty.reference(x)
+    phi = TangentFeatures(nasty.make(), batch_size=3)
+    assert error(phi.gram(x), J @ J.mT) < 1e-10
+    assert error(phi.diag(x), J.square().sum(1)) < 1e-10
+    assert error(phi(x[:3]), J[:9]) < 1e-10
+
+
 @pytest.mark.parametrize("name", ["encoder-layer", "attention-sequence-first", "lstm", "positions", "rms-norm"])
 def test_other_lengths_after_the_first_call_are_right(name):
     nasty = BY_NAME[name]

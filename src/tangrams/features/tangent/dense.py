@@ -73,17 +73,24 @@ def _panels(
         with workspace.scope():
             panel = workspace.empty(batch.n, spec.parameters.numel, dtype=spec.dtype, device=spec.ref.device)
             others: list[tuple[list[Block], Tensor]] = []
-            for blocks, by_loop in ((fast, False), (slow, True)):
-                if blocks:
-                    others.append((blocks, _generic(model, spec, blocks, batch, by_loop=by_loop)))
-            capture = Capture(spec, model, recipe, batch, wanted) if wanted else None
+            try:
+                for blocks, by_loop in ((fast, False), (slow, True)):
+                    if blocks:
+                        others.append((blocks, _generic(model, spec, blocks, batch, by_loop=by_loop)))
+                capture = Capture(spec, model, recipe, batch, wanted) if wanted else None
+            except (Restructured, check.CheckFailed):
+                if start == 0:
+                    raise
+                capture = None  # this batch takes another way through the network: plain autograd follows it
+                blocks = list(spec.parameters.blocks)
+                others = [(blocks, _generic(model, spec, blocks, batch, by_loop=True))]
             for c in range(recipe.r):
                 gradients = {} if capture is None else capture.gradients(c)
                 consumers = [] if capture is None else capture.consumers
                 with torch.no_grad():
                     for block in spec.parameters.blocks:
                         uses = recipe.uses[block.name]
-                        if uses is not None:
+                        if uses is not None and capture is not None:
                             _write(panel, block, uses, consumers, gradients, workspace)
                 for blocks, rows in others:
                     offset = 0

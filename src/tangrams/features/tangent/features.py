@@ -3,6 +3,7 @@ r"""Tangent features: the gradients of a network's outputs with respect to its w
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -109,12 +110,14 @@ class TangentFeatures(FeatureMap):
         if inputs.n == 0:
             return self.rows(x).dense()
         with self.spec.ref.session() as model:
-            recipe_for(self.spec, model, inputs.detached())
+            recipe = recipe_for(self.spec, model, inputs.detached())
             parameters = self.spec.weights()
             blocks = self.spec.parameters.blocks
-            try:
-                rows = generic.rows_by_vmap(model, self.output, parameters, blocks, inputs)
-            except Exception:  # torch.func has no common base of "this network cannot be transformed"
+            rows = None
+            if not recipe.loops:
+                with suppress(Exception):  # torch.func has no common base of "this network cannot be transformed"
+                    rows = generic.rows_by_vmap(model, self.output, parameters, blocks, inputs)
+            if rows is None:
                 rows = generic.differentiable_rows(model, self.output, parameters, blocks, inputs)
         n, r, p = rows.shape
         self.spec.meet(r)

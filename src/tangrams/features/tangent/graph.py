@@ -26,6 +26,7 @@ _VIEWS = {
 }
 _TRANSPOSES = {"TBackward0", "TransposeBackward0", "PermuteBackward0", "NumpyTBackward0"}
 _REENTRANT = "CheckpointFunctionBackward"
+_VMAP_LIES = {"PreluKernelBackward0"}  # samples are taken for functions when there are as many of both
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Uses:
         consumers: nodes whose parameters are understood, in the order met.
         unexplained: parameter → the name of a node that uses it in another way.
         reentrant: whether a reentrant checkpoint hides parameters from the graph.
+        vmap_lies: whether it holds a node whose backward under ``vmap`` can be wrong without an error.
         floats: numbers in all intermediate results, over the batch.
         precision: the narrowest dtype of any intermediate result.
     """
@@ -43,6 +45,7 @@ class Uses:
     consumers: list[Consumer] = field(default_factory=list)
     unexplained: dict[str, str] = field(default_factory=dict)
     reentrant: bool = False
+    vmap_lies: bool = False
     floats: int = 0
     precision: torch.dtype = torch.float64
 
@@ -88,6 +91,8 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
                 uses.precision = metadata.dtype
         if label.startswith(_REENTRANT):
             uses.reentrant = True
+        if label in _VMAP_LIES:
+            uses.vmap_lies = True
         if label not in _VIEWS and label not in _TRANSPOSES:
             uses.floats += _numel(node)
         reader = BY_NODE.get(label)

@@ -153,7 +153,7 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
         if reason:
             reasons[block.name] = reason
     _join_unused(uses, reasons)
-    loops = frozenset(spec.parameters.names) if found.reentrant else frozenset()
+    loops = frozenset(spec.parameters.names) if found.reentrant or found.vmap_lies else frozenset()
     recipe = Recipe(
         r=values.shape[1],
         signature=found.signature(),

@@ -134,6 +134,34 @@ class Unfolded(nn.Module):
         return self.head(h.flatten(1).tanh())
 
 
+class TimeFirst(nn.Module):
+    """A layer on ``(T, n, d)``: its graph at n = 1 is not the one at n > 1."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, T, …)``."""
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+def prelu_before_time_first() -> nn.Module:
+    """A PReLU below a layer that sends all parameters to the generic route."""
+    return nn.Sequential(
+        nn.Conv1d(7, 3, 3, stride=2),
+        nn.PReLU(),
+        nn.LayerNorm(2),
+        TimeFirst(nn.Linear(2, 2)),
+        nn.GELU(),
+        nn.LayerNorm(2),
+        nn.Conv1d(3, 3, 1),
+        nn.Sigmoid(),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
 class PenaltyOnly(nn.Module):
     """One weight enters through its norm alone, another through its mean, times something of the sample."""
 
@@ -260,6 +288,12 @@ WEIGHTS = (
     NastyModel("fourier", Fourier, floats(6), "real weights as complex numbers"),
     NastyModel("spatial-transformer", Spatial, floats(1, 4, 4), "grid_sample: where to read depends on weights"),
     NastyModel("unfold", Unfolded, floats(1, 4, 4), "fold and unfold around a linear layer"),
+    NastyModel(
+        "prelu-time-first",
+        prelu_before_time_first,
+        floats(7, 5),
+        "with as many samples in a batch as outputs, vmap over PReLU's backward is wrong without an error",
+    ),
     NastyModel("norms-of-weights", PenaltyOnly, floats(5), "weights that enter through their norm and mean"),
 )
 
