@@ -179,6 +179,16 @@ def test_sentences_carry_the_numbers_of_the_study(example, tmp_path):
         assert words in said, words
 
 
+def test_a_list_of_mostly_false_alarms_is_called_a_disagreement(example, tmp_path):
+    study = example.classification()
+    for point in study["labels"]["precision"]:
+        point["precision"] = {"value": 0.1, "interval": [0.02, 0.3], "how": "95 % Wilson"}
+    said = " ".join(answers(study, tmp_path))
+    assert "The clean-up model disagrees with 33 of 600 training labels" in said
+    assert "labels look wrong" not in said
+    assert "look wrong" not in findings(study)[0].text
+
+
 def test_quiet_sections_fold_and_say_nothing_unusual(example, tmp_path):
     text, _ = drawn_page(example.quiet(), tmp_path)
     assert text.count('<details class="quiet">') == 3

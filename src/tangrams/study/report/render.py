@@ -132,7 +132,7 @@ def to_html(study: dict[str, Any]) -> str:
             css=Markup(_asset("report.css")),
             js=Markup(script),
             digest=digest,
-            shown=len(embedded["explanations"]),
+            explained={row["id"] for row in embedded["explanations"]},
             data=Markup(_embedded(embedded)),
         )
     )
@@ -189,9 +189,11 @@ def _for_script(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def _within(study: dict[str, Any], rows: list[dict[str, Any]], budget: int = BUDGET) -> list[dict[str, Any]]:
-    """As many explanations as fit the file together with the samples that they name; wrong predictions first."""
-    kept, named, size = [], set(), 0
-    for row in sorted(rows, key=lambda row: row["predicted"] == row["label"]):
+    """As many explanations as fit the file with the samples that they name: three wrong predictions to a right one."""
+    kept: list[dict[str, Any]] = []
+    named: set[str] = set()
+    size = 0
+    for row in _three_to_one(rows):
         new = {row["id"], *(w["id"] for side in ("supporters", "opposers") for w in row[side])} - named
         size += sum(len(str(study["samples"].get(identifier, ""))) for identifier in new) + 1200
         if size > budget and kept:
@@ -199,6 +201,14 @@ def _within(study: dict[str, Any], rows: list[dict[str, Any]], budget: int = BUD
         named |= new
         kept.append(row)
     return kept
+
+
+def _three_to_one(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Three wrong predictions, a right one, and so on; what is left of either at the end."""
+    right = [row for row in rows if row["predicted"] == row["label"]]
+    wrong = [row for row in rows if row["predicted"] != row["label"]]
+    place = {row["id"]: i for i, row in enumerate(wrong)} | {row["id"]: 3 * i + 2.5 for i, row in enumerate(right)}
+    return sorted(rows, key=lambda row: place[row["id"]])
 
 
 def _rounded(value: Any) -> Any:

@@ -31,7 +31,6 @@ def view(study: dict[str, Any]) -> View:
             "histogram": _histogram(section),
             "caption": _caption(section),
             "closest": [_closest(study, row) for row in section["closest"]],
-            "explained": _explained(study),
             "unit": section["unit"],
             "attack": section["attack"]["name"],
             "spearman": _spearman(section["attack"]),
@@ -74,12 +73,6 @@ def _finding(study: dict[str, Any], section: dict[str, Any]) -> str:
     if not section["closest"]:
         return text
     return f"{text}, the closest {number(section['closest'][0]['distance'])}"
-
-
-def _explained(study: dict[str, Any]) -> set[str]:
-    """Samples that section 2 can show."""
-    section = study["explanations"]
-    return {row["id"] for row in section["samples"]} if section["state"] == "measured" else set()
 
 
 def _histogram(section: dict[str, Any]) -> Markup | None:

@@ -82,10 +82,17 @@ def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] |
         missed = f" {plural(planted['count'], 'label was', 'labels were')} planted wrong and missed." if planted else ""
         labels = plural(section["of"], f"training {noun(study)}")
         return f"Nothing unusual: none of {labels} looks wrong.{missed}"
-    text = f"{count(section['count'])} of {plural(section['of'], f'training {noun(study)}')} look wrong"
-    text += (
-        f"; an estimated {about(at, percent)} of those really are" if at else "; how many really are is not estimated"
-    )
+    labels = plural(section["of"], f"training {noun(study)}")
+    looks = f"{count(section['count'])} of {labels} {'looks' if section['count'] == 1 else 'look'} wrong"
+    if at is None:
+        text = f"{looks}; how many really are is not estimated"
+    elif at["value"] >= 0.5:
+        text = f"{looks}; an estimated {about(at, percent)} of those really are"
+    else:  # mostly false alarms: the model disagrees, and says little about the labels
+        text = (
+            f"The clean-up model disagrees with {count(section['count'])} of {labels}; "
+            f"an estimated {about(at, percent)} of those are really wrong"
+        )
     if planted:
         found = f"{count(planted['found_in_count'])} of the {plural(planted['count'], 'planted error')}"
         text += f"; {found} are among them"
@@ -103,7 +110,7 @@ def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
             "; further down, look at each one."
         )
     return (
-        "Look at each one before you change it: many of them are honest but ambiguous samples."
+        "Look at each one before you change it: many of them are likely to be honest but ambiguous samples."
         if at
         else "Look at each one before you change it."
     )
@@ -113,6 +120,9 @@ def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] 
     name = f"training {noun(study)}"
     if section["count"] == 0:
         return f"no {name} looks wrong"
+    if at and at["value"] < 0.5:
+        disputed = plural(section["count"], name)
+        return f"the clean-up model disagrees with {disputed}; about {about(at, percent)} of them are really wrong"
     text = f"{plural(section['count'], f'{name} looks', f'{name}s look')} wrong"
     return f"{text}; about {about(at, percent)} of them really are" if at else text
 
