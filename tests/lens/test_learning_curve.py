@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from tangrams.lens.learning_curve import LearningCurve, PowerLaw, eigenframework_risk, measure_learning_curve
+from tangrams.lens.learning_curve import LearningCurve, RiskLaw, eigenframework_risk, measure_learning_curve
 from tangrams.operators.ridge import GramSpectrum
 
 SIZES = (100, 150, 220, 330, 500, 700, 1000)
@@ -113,4 +113,4 @@ def test_too_few_samples_are_refused():
 
 
 def test_a_power_law_is_a_function_of_n():
-    assert PowerLaw(0.1, 2.0, 1.0)(4) == pytest.approx(0.6)
+    assert RiskLaw(0.1, 2.0, 1.0)(4) == pytest.approx(0.6)

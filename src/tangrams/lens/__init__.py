@@ -34,7 +34,7 @@ from tangrams.lens.label_errors import (
     find_target_errors,
 )
 from tangrams.lens.layers import LayerHealth, layer_health
-from tangrams.lens.learning_curve import LearningCurve, PowerLaw, eigenframework_risk, measure_learning_curve
+from tangrams.lens.learning_curve import LearningCurve, RiskLaw, eigenframework_risk, measure_learning_curve
 from tangrams.lens.learning_dynamics import (
     EventScore,
     ForgettingTracker,
@@ -72,11 +72,11 @@ __all__ = [
     "MatchReport",
     "NearDuplicates",
     "PointwiseMatch",
-    "PowerLaw",
     "PowerLawWindows",
     "RegressionGap",
     "Relation",
     "Retrieval",
+    "RiskLaw",
     "SmootherExplanations",
     "SubsetCurve",
     "attribution_precision_recall",

@@ -17,7 +17,7 @@ _EXPONENTS = torch.logspace(-1.3, 0.3, 49, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class PowerLaw:
+class RiskLaw:
     """Risk a + b n^−c with a, b ≥ 0.
 
     Attributes:
@@ -52,10 +52,10 @@ class LearningCurve:
         """Mean loss per size."""
         return self.losses.mean((1, 2))
 
-    def fit(self) -> PowerLaw:
+    def fit(self) -> RiskLaw:
         """Least squares of the relative error of a + b n^−c, a, b ≥ 0, c between 0.05 and 2."""
         a, b, c = _fit_power_laws(self.sizes, self.risk[None])[0].tolist()
-        return PowerLaw(a, b, c)
+        return RiskLaw(a, b, c)
 
     def bootstrap(self, sizes: Sequence[int], *, repeats: int = 200, seed: int = 0) -> Float[Tensor, "repeats k"]:
         """Risks at ``sizes`` by the law fitted to resampled subsets and held-out samples."""

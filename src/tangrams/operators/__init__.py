@@ -34,7 +34,6 @@ from tangrams.operators.spectra import (
     gram_spectrum,
     hill_alpha,
     participation_ratio,
-    rank_exponent,
     spectral_entropy,
     stable_rank,
 )
@@ -71,7 +70,6 @@ __all__ = [
     "logdet",
     "normal_matrix",
     "participation_ratio",
-    "rank_exponent",
     "row_panels",
     "solve",
     "spectral_entropy",

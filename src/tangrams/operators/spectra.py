@@ -102,17 +102,6 @@ def fit_power_law(eigenvalues: Float[Tensor, "k"], first: int = 1, last: int | N
     return PowerLaw(-slope, math.exp(float(y.mean() - slope * x.mean())), r_squared)
 
 
-def rank_exponent(eigenvalues: Float[Tensor, "k"], first: int, last: int) -> float:
-    """The exponent of :func:`fit_power_law` alone: α in ``λ_i ∝ i^-α`` over the ranks ``first … last``.
-
-    Args:
-        eigenvalues: sorted to descending here.
-        first: first rank, counting from 1.
-        last: last rank, inclusive.
-    """
-    return fit_power_law(eigenvalues, first, last).exponent
-
-
 def spectral_entropy(eigenvalues: Float[Tensor, "k"]) -> float:
     """``−Σ p_i ln p_i`` of the eigenvalues as shares of their sum: the von Neumann entropy of ``K / tr K``, in nats.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from tangrams.operators.spectra import rank_exponent
+from tangrams.operators.spectra import fit_power_law
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ def power_law_windows(eigenvalues: Float[Tensor, "n"], *, skip: int = 10) -> Pow
     early, late = round((first * middle) ** 0.5), round((middle * last) ** 0.5)
     ranges = [(first, last), (first, late), (early, last), (early, late), (first, middle), (middle, last)]
     ranges = [(a, b) for a, b in dict.fromkeys(ranges) if b - a >= 3]
-    windows = tuple((a, b, rank_exponent(eigenvalues, a, b)) for a, b in ranges)
+    windows = tuple((a, b, fit_power_law(eigenvalues, a, b).exponent) for a, b in ranges)
     exponents = [exponent for *_, exponent in windows]
     return PowerLawWindows(windows[0][2], min(exponents), max(exponents), windows)
