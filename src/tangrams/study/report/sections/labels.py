@@ -104,10 +104,10 @@ def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
         return "Nothing to do."
     sure = [p for p in section["precision"] if p["precision"]["value"] >= 0.9]
     if sure:
-        best = max(p["count"] for p in sure)
+        best = max(sure, key=lambda p: p["count"])
         return (
-            f"Relabel or drop from the top: of the first {count(best)}, an estimated nine in ten or more are real"
-            "; further down, look at each one."
+            f"Relabel or drop from the top: of the first {count(best['count'])}, an estimated "
+            f"{about(best['precision'], percent)} are real; further down, look at each one."
         )
     return (
         "Look at each one before you change it: many of them are likely to be honest but ambiguous samples."
