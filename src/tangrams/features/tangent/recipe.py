@@ -20,7 +20,8 @@ from tangrams.features.tangent.consumers import Consumer
 from tangrams.features.tangent.consumers.linear import Linear
 from tangrams.features.tangent.consumers.lookup import Lookup
 from tangrams.features.tangent.graph import Uses, find_uses
-from tangrams.features.tangent.groups import Generic, Group, Identity, Materialised, Pairs, Part, Structured, Tokens
+from tangrams.features.tangent.groups import Generic, Group, Identity, Materialised, Part, Structured
+from tangrams.features.tangent.positions import Pairs, Tokens
 from tangrams.features.tangent.spec import TangentSpec
 
 PROBE = 5
