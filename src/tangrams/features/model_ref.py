@@ -24,10 +24,11 @@ class Known:
     Attributes:
         parameters: every parameter under every name.
         dtype: the widest floating dtype among them; the default dtype for a model without any.
+        summed: what inner products are summed in: at least float32.
         device: that of the first; the CPU for a model without any.
     """
 
-    __slots__ = ("device", "dtype", "parameters")
+    __slots__ = ("device", "dtype", "parameters", "summed")
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
@@ -36,6 +37,7 @@ class Known:
             if p.is_floating_point() and p.dtype != dtype:
                 dtype = p.dtype if dtype is None else torch.promote_types(dtype, p.dtype)
         self.dtype: torch.dtype = torch.get_default_dtype() if dtype is None else dtype
+        self.summed = torch.promote_types(self.dtype, torch.float32)
         first = next(iter(self.parameters.values()), None)
         self.device = torch.device("cpu") if first is None else first.device
 

@@ -6,6 +6,7 @@ hand are all just edges that end in the parameter's ``AccumulateGrad``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,8 +39,8 @@ class Uses:
         unexplained: parameter → the name of a node that uses it in another way.
         reentrant: whether a reentrant checkpoint hides parameters from the graph.
         vmap_lies: whether it holds a node whose backward under ``vmap`` can be wrong without an error.
-        floats: numbers in all intermediate results, over the batch.
-        precision: the narrowest dtype of any intermediate result.
+        floats: numbers in all intermediate results, over the batch; 0 unless measured.
+        precision: the narrowest dtype of any intermediate result; float64 unless measured.
     """
 
     consumers: list[Consumer] = field(default_factory=list)
@@ -58,8 +59,14 @@ class Uses:
         )
 
 
-def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
-    """Walk the graph of ``outputs`` and explain the uses of ``parameters``."""
+def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter], *, measure: bool = False) -> Uses:
+    """Walk the graph of ``outputs`` and explain the uses of ``parameters``.
+
+    Args:
+        outputs: of the network.
+        parameters: by name.
+        measure: whether ``floats`` and ``precision`` are wanted, too.
+    """
     names = {id(p): name for name, p in parameters.items()}
     uses = Uses()
     parents: dict[Any, list[tuple[Any, int]]] = {}
@@ -86,15 +93,12 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
     explained: set[tuple[Any, int]] = set()
     for node in order:
         label = node.name()
-        for metadata in getattr(node, "_input_metadata", ()):
-            if metadata.dtype.itemsize < uses.precision.itemsize and metadata.dtype.is_floating_point:
-                uses.precision = metadata.dtype
         if label.startswith(_REENTRANT):
             uses.reentrant = True
         if label in _VMAP_LIES:
             uses.vmap_lies = True
-        if label not in _VIEWS and label not in _TRANSPOSES:
-            uses.floats += _numel(node)
+        if measure:
+            _measure(node, label, uses)
         reader = BY_NODE.get(label)
         if reader is None:
             continue
@@ -119,14 +123,13 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter]) -> Uses:
     return uses
 
 
-def _numel(node: Any) -> int:
-    total = 0
-    for metadata in getattr(node, "_input_metadata", ()):
-        product = 1
-        for size in metadata.shape:
-            product *= size
-        total += product
-    return total
+def _measure(node: Any, label: str, uses: Uses) -> None:
+    results = getattr(node, "_input_metadata", ())
+    for metadata in results:
+        if metadata.dtype.itemsize < uses.precision.itemsize and metadata.dtype.is_floating_point:
+            uses.precision = metadata.dtype
+    if label not in _VIEWS and label not in _TRANSPOSES:
+        uses.floats += sum(math.prod(metadata.shape) for metadata in results)
 
 
 def _resolve(node: Any, names: Mapping[int, str]) -> Source | None:

@@ -144,7 +144,7 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
     guards.refuse_rewriting(model)
     values = generic.outputs(model, spec.output, probe)
     require_graph(values, type(model).__name__)
-    found = find_uses(values, parameters)
+    found = find_uses(values, parameters, measure=True)
     scale = guards.independent_and_deterministic(spec, model, probe, values.detach(), found.precision)
     axes = {} if found.reentrant else _axes(found, values)
     uses: dict[str, tuple[tuple[int, int], ...] | None] = {}

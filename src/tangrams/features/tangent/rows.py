@@ -158,8 +158,9 @@ class TangentRows:
         """``Φ Ψᵀ``, by the layers' structure where both sides are of one map."""
         self._unchanged()
         if isinstance(other, TangentRows) and other.spec is self.spec:
-            other._unchanged()
             same = other is self or (other.inputs is self.inputs)
+            if other is not self:
+                other._unchanged()
             result = gram.gram(self.spec, self.inputs, None if same else other.inputs)
             result = self._pick(result)
             if other._index is not None:

@@ -87,7 +87,7 @@ class TangentSpec:
     @property
     def dtype(self) -> torch.dtype:
         """What inner products are summed in: at least float32."""
-        return torch.promote_types(self.ref.dtype, torch.float32)
+        return self.ref.known.summed
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The selected parameters, by name."""
