@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tangrams.features import TangentFeatures
+from tangrams.features import TangentError, TangentFeatures
 from tangrams.features._reference import reference_rows
 from tangrams.features.tangent import check, groups
 from tangrams.features.tangent.consumers import Convolution
@@ -113,3 +113,73 @@ def test_a_parameter_whose_true_gradient_is_zero_raises_no_alarm():
 
 def test_at_most_sixteen_samples_are_checked_by_default():
     assert [check.sample_size(n) for n in (1, 4, 20, 100, 500)] == [1, 4, 4, 8, 16]
+
+
+class _Total(nn.Module):
+    """The sum of a network's outputs, less a constant."""
+
+    def __init__(self, body, constant):
+        super().__init__()
+        self.body, self.constant = body, constant
+
+    def forward(self, x):
+        return self.body(x).sum(1, keepdim=True) - self.constant
+
+
+def _probabilities():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4), nn.Softmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [1, 7, 40])
+@pytest.mark.parametrize(
+    ("make", "output"),
+    [(_probabilities, "sum"), (lambda: _Total(_probabilities(), 1.0), "all")],
+    ids=["sum of probabilities", "zero inside the network"],
+)
+def test_outputs_that_never_change_have_a_gram_matrix_of_rounding(make, output, n, dtype):
+    torch.manual_seed(n)
+    model, x = make().to(dtype), torch.randn(n, 6, dtype=dtype)
+    tiny = 1e4 * torch.finfo(dtype).eps
+    assert TangentFeatures(model, output).gram(x).abs().max() < tiny**2
+    assert TangentFeatures(model, output).diag(x).abs().max() < tiny**2
+    assert TangentFeatures(model, output).rows(x).dense().abs().max() < tiny
+
+
+def test_samples_that_are_coupled_below_the_size_of_the_layers_are_still_refused():
+    class Coupled(_Total):
+        def forward(self, x):
+            values = super().forward(x)
+            return values + 1e-9 * (x - x.mean(0)).sum(1, keepdim=True)
+
+    model = Coupled(_probabilities(), 1.0).double()
+    with pytest.raises(TangentError, match="coupled"):
+        TangentFeatures(model).gram(torch.randn(7, 6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("budget", ["1GiB", "16KiB", "1KiB"])
+def test_rounding_of_a_nearly_vanishing_gradient_raises_no_alarm(budget):
+    """Over two features RMSNorm all but cancels what comes before it, and PReLU keeps the parameters on the loop."""
+    worst = 0.0
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Linear(5, 2, bias=False), nn.ReLU(), nn.RMSNorm((2,)), nn.PReLU(), nn.Flatten(), nn.Linear(4, 3)
+        ).double()
+        x = torch.randn(20, 2, 5, dtype=torch.float64)
+        J = reference_rows(model, x, "trace")
+        worst = max(worst, (TangentFeatures(model, "trace", memory_budget=budget).gram(x) - J @ J.mT).abs().max())
+    assert worst < 1e-10
+
+
+def test_a_gradient_that_is_zero_in_exact_arithmetic_is_accepted_for_few_samples():
+    """A normalisation over a single feature is constant: all that is left of its gradient is rounding."""
+    for seed in range(8):
+        torch.manual_seed(seed)
+        norm = nn.LayerNorm((1,))
+        norm.bias.requires_grad_(False).fill_(0.01)
+        model = nn.Sequential(nn.Conv1d(1, 1, 2), nn.PReLU(), nn.Sigmoid(), norm, nn.Tanh(), nn.Flatten()).double()
+        x = torch.randn(2, 1, 2, dtype=torch.float64)
+        phi = TangentFeatures(model, "sum")
+        assert phi.gram(x).abs().max() < 1e-20
+        assert phi.rows(x).dense().abs().max() < 1e-10

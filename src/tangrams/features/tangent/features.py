@@ -41,7 +41,9 @@ class TangentFeatures(FeatureMap):
         params: None for all that require grad; names, modules, or a predicate ``(name, parameter)``.
         batch_size: samples per forward pass; chosen from the budget when None.
         memory_budget: bytes, or e.g. ``"1GiB"``, that a product may hold beyond its result.
-        check: ``"sample"`` verifies up to 16 samples of every result, ``"full"`` all of them.
+        check: ``"sample"`` verifies the first samples of every Gram matrix and diagonal, on each side: all of up to 4,
+            else n // 12 of them, but at least 4 and at most 16; of dense rows as many, once for the weights as they
+            are. ``"full"`` verifies all samples.
 
     Shape:
         n samples → ``(n * rows_per_sample, num_features)``, sample-major.

@@ -18,7 +18,7 @@ from tangrams.features.tangent.spec import TangentSpec
 
 def independent_and_deterministic(
     spec: TangentSpec, model: nn.Module, probe: Inputs, whole: Tensor, precision: torch.dtype
-) -> float:
+) -> tuple[float, float]:
     """Compare the outputs of a few samples with those of the same samples again, alone, and in another order.
 
     Args:
@@ -29,13 +29,13 @@ def independent_and_deterministic(
         precision: the narrowest dtype that the network computes in.
 
     Returns:
-        The largest of the network's outputs, for later comparisons.
+        The size of what may have cancelled in the outputs, and in their gradients, for later comparisons.
 
     Raises:
         TangentError: if they differ, or if the network rewrites its own weights; the message names the module.
     """
     name = type(model).__name__
-    scale = _largest(model, probe, whole)
+    scale, inside = _scales(model, probe, whole, precision)
 
     def values(inputs: Inputs) -> Tensor:
         return generic.outputs(model, spec.output, inputs).detach()
@@ -63,18 +63,31 @@ def independent_and_deterministic(
                 "per-sample gradients are not defined. Samples are not independent under normalisation by batch "
                 "statistics or reductions over the batch"
             )
-    return scale
+    return scale, inside
 
 
-def _largest(model: nn.Module, probe: Inputs, whole: Tensor) -> float:
-    """The largest finite output: functions such as a sum may cancel down to its rounding."""
+def _scales(model: nn.Module, probe: Inputs, whole: Tensor, precision: torch.dtype) -> tuple[float, float]:
+    """The size of what may have cancelled in the functions: the network's largest output; and inside it, a layer's.
+
+    Where the outputs are nothing but the rounding of the layers', both are the layers'.
+    """
     try:
         outputs = logits_of(probe.call(model)).detach()
     except TypeError:
         outputs = whole
-    sizes = torch.cat([outputs.reshape(-1).double().abs(), whole.reshape(-1).double().abs()])
-    sizes = sizes[torch.isfinite(sizes)]
-    return sizes.max().item() if len(sizes) else 0.0
+    scale = max(_largest(outputs), _largest(whole))
+    inside = max([scale, *(_largest(value) for _, _, value in _trace(model, probe))])
+    return inside if scale <= _tolerance(precision) * inside else scale, inside
+
+
+def _largest(values: Tensor) -> float:
+    """The largest finite absolute value."""
+    sizes = values[torch.isfinite(values)].abs()
+    return sizes.max().item() if sizes.numel() else 0.0
+
+
+def _tolerance(precision: torch.dtype) -> float:
+    return min(500 * torch.finfo(precision).eps, 0.05)
 
 
 def refuse_rewriting(model: nn.Module) -> None:
@@ -104,7 +117,7 @@ def agree(a: Tensor, b: Tensor, precision: torch.dtype | None = None, scale: flo
         return False
     if a.numel() == 0:
         return True
-    tolerance = min(500 * torch.finfo(precision or a.dtype).eps, 0.05)
+    tolerance = _tolerance(precision or a.dtype)
     error = (a - b).abs().amax().item()
     if math.isfinite(error):
         return error <= tolerance * max(scale, a.abs().amax().item())

@@ -47,6 +47,7 @@ class Recipe:
         reentrant: whether a graph can be run backward only once.
         precision: the narrowest dtype that the network computes in.
         scale: largest output at the probe.
+        inside: largest output of any layer there.
     """
 
     r: int
@@ -60,6 +61,7 @@ class Recipe:
     reentrant: bool = False
     precision: torch.dtype = torch.float64
     scale: float = 0.0
+    inside: float = 0.0
 
     @property
     def generic(self) -> tuple[str, ...]:
@@ -145,7 +147,7 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
     values = generic.outputs(model, spec.output, probe)
     require_graph(values, type(model).__name__)
     found = find_uses(values, parameters, measure=True)
-    scale = guards.independent_and_deterministic(spec, model, probe, values.detach(), found.precision)
+    scale, inside = guards.independent_and_deterministic(spec, model, probe, values.detach(), found.precision)
     axes = {} if found.reentrant else _axes(found, values)
     uses: dict[str, tuple[tuple[int, int], ...] | None] = {}
     reasons: dict[str, str] = {}
@@ -167,6 +169,7 @@ def _make(spec: TangentSpec, model: nn.Module, inputs: Inputs) -> Recipe:
         reentrant=found.reentrant,
         precision=found.precision,
         scale=scale,
+        inside=inside,
     )
     groups = (*_groups(spec, recipe, found, values), *_generic_groups(spec, recipe))
     return replace(recipe, groups=groups)
