@@ -157,19 +157,17 @@ def test_samples_that_are_coupled_below_the_size_of_the_layers_are_still_refused
         TangentFeatures(model).gram(torch.randn(7, 6, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("budget", ["1GiB", "16KiB", "1KiB"])
-def test_rounding_of_a_nearly_vanishing_gradient_raises_no_alarm(budget):
-    """Over two features RMSNorm all but cancels what comes before it, and PReLU keeps the parameters on the loop."""
-    worst = 0.0
-    for seed in range(8):
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Linear(5, 2, bias=False), nn.ReLU(), nn.RMSNorm((2,)), nn.PReLU(), nn.Flatten(), nn.Linear(4, 3)
-        ).double()
-        x = torch.randn(20, 2, 5, dtype=torch.float64)
-        J = reference_rows(model, x, "trace")
-        worst = max(worst, (TangentFeatures(model, "trace", memory_budget=budget).gram(x) - J @ J.mT).abs().max())
-    assert worst < 1e-10
+@pytest.mark.parametrize("budget", ["1GiB", "1KiB"])
+@pytest.mark.parametrize(("width", "seed"), [(1, 5), (1, 24), (2, 0), (2, 53)])
+def test_rounding_of_a_nearly_vanishing_gradient_raises_no_alarm(width, seed, budget):
+    """RMSNorm all but cancels what comes before it; a small budget has the first layer's share checked alone."""
+    torch.manual_seed(seed)
+    layers = [nn.Linear(5, width, bias=False), *([nn.ReLU()] if width == 2 else []), nn.RMSNorm((width,)), nn.PReLU()]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width, 3)).double()
+    x = torch.randn(20, *([1] if width == 2 else []), 5).double()
+    J = reference_rows(model, x, "trace")
+    found = TangentFeatures(model, "trace", memory_budget=budget).gram(x)
+    torch.testing.assert_close(found, J @ J.mT, rtol=1e-10, atol=1e-12)
 
 
 def test_a_gradient_that_is_zero_in_exact_arithmetic_is_accepted_for_few_samples():
