@@ -91,11 +91,12 @@ def test_the_printed_report_has_a_line_for_everything():
     assert "3 rows a sample" in text
 
 
-def test_explain_prints_the_preflight_of_the_map():
+def test_explain_prints_the_preflight_of_the_map(capsys):
     net = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
     x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     phi = TangentFeatures(net, "sum", params=["0.weight"], memory_budget="64MiB")
-    text = phi.explain(x)
+    phi.explain(x)
+    text = capsys.readouterr().out.rstrip("\n")
     assert text == str(preflight(net, x, output="sum", params=["0.weight"], memory_budget="64MiB"))
     assert "1 rows a sample" in text
     assert "20 of 39" in text

@@ -151,8 +151,11 @@ class TangentFeatures(FeatureMap):
         with self.spec.ref.session() as model:
             return make_plan(self.spec, recipe_for(self.spec, model, inputs), inputs.n)
 
-    def explain(self, x: Any) -> str:
-        """What was found out about the network, and the plan, as text."""
+    def explain(self, x: Any) -> None:
+        """Print what was found out about the network, the route of each parameter and the memory plan.
+
+        :func:`~tangrams.features.preflight` returns the same as an object.
+        """
         from tangrams.features.preflight import preflight
 
         report = preflight(
@@ -162,7 +165,7 @@ class TangentFeatures(FeatureMap):
             params=list(self.spec.parameters.names),
             memory_budget=self.spec.memory_budget,
         )
-        return str(report)
+        print(report)
 
     def describe(self) -> dict[str, Any]:
         """Class, output, parameters and the network's fingerprint, as JSON data."""
