@@ -119,7 +119,9 @@ def test_precision_is_the_number_of_errors_found_over_the_number_of_suspects():
 
 def test_nothing_is_counted_where_flips_are_no_more_suspect_than_right_labels():
     margins = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-    assert ErrorCount(margins, margins, margins).num_errors() == 0
+    count = ErrorCount(margins, margins, margins)
+    assert count.num_errors() == 0
+    assert count.false_alarms == 0.5
 
 
 def test_errors_among_blobs_are_counted_by_a_kernel_without_labels():

@@ -144,3 +144,11 @@ def test_very_small_data_are_studied_as_far_as_they_go(table):
     found = quiet(nn.Linear(6, 3), Labelled(x[:12], y[:12]), Labelled(x[12:18], y[12:18]))
     assert found["richness"]["state"] == "absent"
     assert found["labels"]["state"] == "measured"
+
+
+def test_no_precision_is_claimed_where_right_labels_look_wrong_as_well():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(150, 6, generator=generator), torch.randint(3, (150,), generator=generator)
+    found = quiet(nn.Linear(6, 3), Labelled(x[:110], y[:110]), Labelled(x[110:], y[110:]))
+    assert found["labels"]["count"] > 20
+    assert found["labels"]["precision"] == []

@@ -119,9 +119,15 @@ class ErrorCount:
     flipped: Float[Tensor, "f"]
     held_out: Float[Tensor, "m"]
 
+    @property
+    def false_alarms(self) -> float:
+        """Q: the larger it is, the less the count says."""
+        return float((self.held_out < 0).double().mean())
+
     def num_errors(self) -> float:
         """The estimated number of wrong labels."""
-        given, recall, alarm = (float((m < 0).double().mean()) for m in (self.margins, self.flipped, self.held_out))
+        given, recall = (float((m < 0).double().mean()) for m in (self.margins, self.flipped))
+        alarm = self.false_alarms
         if recall <= alarm:
             return 0.0
         return len(self.margins) * min(max((given - alarm) / (recall - alarm), 0.0), 1.0)
@@ -143,6 +149,9 @@ class ErrorCount:
 @dataclass(frozen=True)
 class LabelCalibration:
     """How many of the first k suspects are real.
+
+    The recall is that of labels flipped after training. A network that has memorised hard data hides its wrong labels
+    better than that, and the precision is then an upper bound.
 
     Attributes:
         margins: of the labels as given, by the model that ranks them, sorted: ``(n,)``.

@@ -64,8 +64,10 @@ def _told(name: str, material: Material) -> list[Criterion]:
     network = glance.network(material)
     row = next((row for row in section["precision"] if row["count"] == section["count"]), None)
     true = section["planted"]["found_in_count"] / max(section["count"], 1)
-    precision = [] if row is None else [row["precision"]["value"]]
-    interval = [float("nan")] * 2 if row is None else row["precision"]["interval"]
+    precision, beside = [], f"not estimated: too many right labels look wrong without training; true {true:.3f}"
+    if row is not None:
+        low, high = row["precision"]["interval"]
+        precision, beside = [row["precision"]["value"]], f"{low:.2f} to {high:.2f}, true {true:.3f}"
     return [
         told(name, "network: test accuracy", [network["accuracy"]["value"]]),
         told(name, "network: given labels fitted", [network["train_accuracy"]["value"]]),

@@ -18,6 +18,8 @@ MOST = 500
 """Suspects written to study.json at most."""
 COUNTS = (10, 20, 50, 100, 200, 500)
 """Counts for which a precision is estimated, beside that of all suspects."""
+MOST_FALSE_ALARMS = 0.25
+"""Share of right labels that a kernel may suspect and still be used to count the wrong ones."""
 
 
 def measure(material: Material) -> dict[str, Any]:
@@ -91,6 +93,8 @@ def _precision(material: Material) -> list[dict[str, Any]]:
     try:
         count = count_errors(spectrum, cross, train.given, problem.test.given, num_classes, seed=material.seed)
     except ValueError:  # a kernel to which every label is suspect counts nothing
+        return []
+    if count.false_alarms > MOST_FALSE_ALARMS:
         return []
     calibration = calibrate_label_errors(
         material.kernel.spectrum, train.given, num_classes, errors, count, seed=material.seed
