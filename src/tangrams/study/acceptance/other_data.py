@@ -74,12 +74,7 @@ def _told(name: str, material: Material) -> list[Criterion]:
         told(name, "average precision", [ours], listed({key: [value] for key, value in figures.items()})),
         told(name, "planted among the top 10 %", [top_tenth(material)]),
         told(name, "labels called suspect", [section["count"]]),
-        told(
-            name,
-            "estimated precision of the suspects",
-            precision,
-            f"{interval[0]:.2f} to {interval[1]:.2f}, true {true:.3f}",
-        ),
+        told(name, "estimated precision of the suspects", precision, beside),
         told(name, "mimic: agreement", [surrogates["mimic"]["agreement"]["value"]]),
         told(name, "clean-up: agreement", [surrogates["cleanup"]["agreement"]["value"]]),
         told(name, "clean-up by leave-one-out: accuracy", [surrogates["tuned_cleanup"]["accuracy"]["value"]]),
