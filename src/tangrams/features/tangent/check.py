@@ -68,12 +68,23 @@ class Probe:
         r: functions per sample.
         seed: of the weights.
         whole: whether all of the samples are meant, whatever the spec says.
+        norms_only: whether nothing but norms of the gradient is asked for, so that no more than one parameter's need
+            be held at a time.
     """
 
     def __init__(
-        self, spec: TangentSpec, model: nn.Module, inputs: Inputs, r: int, seed: int, *, whole: bool = False
+        self,
+        spec: TangentSpec,
+        model: nn.Module,
+        inputs: Inputs,
+        r: int,
+        seed: int,
+        *,
+        whole: bool = False,
+        norms_only: bool = False,
     ) -> None:
         self.spec, self.model = spec, model
+        self._norms_only = norms_only and all(block.is_plain for block in spec.parameters.blocks)
         self.k = inputs.n if whole or spec.check == "full" else sample_size(inputs.n)
         self.inputs = inputs.slice(0, self.k)
         self._squares: dict[str, Tensor] = {}
@@ -83,7 +94,22 @@ class Probe:
     @cached_property
     def _run(self) -> tuple[Tensor, dict[str, Tensor]]:
         values = generic.outputs(self.model, self.spec.output, self.inputs)
-        return values.detach(), self.gradients(values, self.weights.mT.to(values.dtype))
+        cotangent = self.weights.mT.to(values.dtype)
+        if not self._norms_only:
+            return values.detach(), self.gradients(values, cotangent)
+        require_graph(values, type(self.model).__name__)
+        parameters = self.spec.weights()
+
+        def square(name: str, gradient: Tensor) -> None:
+            flat = gradient.reshape(-1).to(self.spec.dtype)
+            self._squares[name] = inner(flat, flat)
+
+        zero = torch.zeros((), dtype=torch.float64, device=self.spec.ref.device)
+        self._squares = dict.fromkeys(parameters, zero)
+        if generic.visit_gradients((values * cotangent).sum(), parameters, square):
+            return values.detach(), {}
+        self._squares = {}
+        return values.detach(), self.gradients(values, cotangent)
 
     @property
     def values(self) -> Tensor:
@@ -92,6 +118,7 @@ class Probe:
 
     def square(self, name: str) -> Tensor:
         """Squared norm of one block's gradient."""
+        self._run  # noqa: B018 - leaves squares behind
         if name not in self._squares:
             gradient = self.gradient[name]
             self._squares[name] = inner(gradient, gradient)
@@ -128,7 +155,10 @@ class Verifier:
     def __init__(self, spec: TangentSpec, model: nn.Module, sides: Sequence[Inputs], recipe: Recipe) -> None:
         self.spec, self.recipe, r = spec, recipe, recipe.r
         self.r = r
-        self.probes = [Probe(spec, model, inputs, r, seed) for seed, inputs in enumerate(sides)]
+        self.probes = [
+            Probe(spec, model, inputs, r, seed, norms_only=len(sides) == 1 and not recipe.reentrant)
+            for seed, inputs in enumerate(sides)
+        ]
         self.tolerance, self.noise = tolerances(spec, recipe)
         self._scales = [0.0 for _ in sides]
         self._partial: dict[tuple[int, str], list[Tensor]] = {}
@@ -178,7 +208,7 @@ class Verifier:
             return
         corner = result[: self.r * left.k, : self.r * right.k]
         found = left.weights.mT.reshape(-1) @ corner @ right.weights.mT.reshape(-1)
-        names = list(left.gradient)
+        names = [block.name for block in self.spec.parameters.blocks]
         if left is right:
             exact = torch.stack([left.square(name) for name in names]).sum()
         else:
@@ -194,7 +224,8 @@ class Verifier:
         sums = [list(self._by_function(probe)) for probe in self.probes]
         for mine, theirs in zip(sums[0], sums[-1], strict=True):
             exact += float(sum(inner(g, theirs[name]) for name, g in mine.items()))
-        self._compare(list(left.gradient), found, exact / self.r, self._joint_scale(), 0.0, (0, -1))
+        names = [block.name for block in self.spec.parameters.blocks]
+        self._compare(names, found, exact / self.r, self._joint_scale(), 0.0, (0, -1))
 
     def _by_function(self, probe: Probe) -> Sequence[dict[str, Tensor]]:
         found = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,43 @@ def gradients(
         torch.zeros_like(w) if g is None else g.to_dense() if g.is_sparse else g
         for g, w in zip(found, weights, strict=True)
     ]
+
+
+def visit_gradients(value: Tensor, weights: dict[str, nn.Parameter], visit: Callable[[str, Tensor], None]) -> bool:
+    """Gradients by plain autograd, each handed to ``visit`` with its name and dropped; none that are not used.
+
+    Args:
+        value: what is differentiated.
+        weights: by name.
+        visit: is called as soon as a gradient is complete.
+
+    Returns:
+        Whether it went well: a backward pass started inside of this one hands out gradients in parts.
+    """
+    seen: list[str] = []
+
+    def hook(name: str) -> Callable[[Tensor], Tensor]:
+        def take(gradient: Tensor) -> Tensor:
+            seen.append(name)
+            visit(name, gradient.to_dense() if gradient.is_sparse else gradient)
+            return gradient if gradient.is_sparse else gradient.new_zeros(()).expand_as(gradient)
+
+        return take
+
+    kept = [(p, p._backward_hooks) for p in weights.values()]
+    try:
+        for name, p in weights.items():
+            p._backward_hooks = None
+            p.register_hook(hook(name))
+        torch.autograd.grad(value, list(weights.values()), retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if ".grad()" not in str(error):
+            raise
+        return False
+    finally:
+        for p, hooks in kept:
+            p._backward_hooks = hooks
+    return len(seen) == len(set(seen))
 
 
 def _gradients_by_backward(value: Tensor, weights: list[nn.Parameter], model: nn.Module) -> list[Tensor | None]:
