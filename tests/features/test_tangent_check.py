@@ -6,7 +6,7 @@ from torch import nn
 
 from tangrams.features import TangentError, TangentFeatures
 from tangrams.features._reference import reference_rows
-from tangrams.features.tangent import check, groups
+from tangrams.features.tangent import check, generic, groups
 from tangrams.features.tangent.consumers import Convolution
 from tangrams.features.tangent.consumers.linear import Linear
 from tangrams.features.tangent.tile import Tile
@@ -181,3 +181,43 @@ def test_a_gradient_that_is_zero_in_exact_arithmetic_is_accepted_for_few_samples
         phi = TangentFeatures(model, "sum")
         assert phi.gram(x).abs().max() < 1e-20
         assert phi.rows(x).dense().abs().max() < 1e-10
+
+
+def test_gradients_visited_one_by_one_are_those_of_autograd_and_leave_no_hook():
+    torch.manual_seed(0)
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(4, 1))
+    weights, value = dict(model.named_parameters()), model(torch.randn(3, 4)).sum()
+    calls = []
+    weights["0.weight"].register_hook(calls.append)
+    before = {name: p._backward_hooks for name, p in weights.items()}
+    found = {}
+    assert generic.visit_gradients(value, weights, found.__setitem__)
+    assert not calls
+    assert {name: p._backward_hooks for name, p in weights.items()} == before
+    torch.testing.assert_close(
+        found, dict(zip(weights, torch.autograd.grad(value, list(weights.values())), strict=True))
+    )
+
+
+def test_gradients_that_come_in_parts_are_noticed():
+    class Parts(torch.autograd.Function):
+        """Runs a backward pass inside the backward pass."""
+
+        @staticmethod
+        def forward(ctx, x, layer):
+            ctx.save_for_backward(x)
+            ctx.layer = layer
+            return layer(x.detach())
+
+        @staticmethod
+        def backward(ctx, gradient):
+            with torch.enable_grad():
+                y = ctx.layer(ctx.saved_tensors[0].detach())
+            torch.autograd.backward(y, gradient)
+            return gradient, None
+
+    layer = nn.Linear(4, 4)
+    x = torch.randn(3, 4)
+    value = (Parts.apply(layer(x), layer) * layer(x)).sum()
+    assert not generic.visit_gradients(value, dict(layer.named_parameters()), lambda name, gradient: None)
