@@ -46,7 +46,10 @@ def neural_tangents(n: int) -> dict[str, dict[str, float]]:
     if not python:
         return {}
     script = Path(__file__).with_name("neural_tangents_process.py")
-    done = subprocess.run([python, str(script), str(n)], capture_output=True, text=True, check=True, timeout=900)
+    done = subprocess.run([python, str(script), str(n)], capture_output=True, text=True, check=False, timeout=900)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(f"TANGRAMS_BENCH_NT_PYTHON={python} cannot time neural-tangents: {' '.join(reason)}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
