@@ -41,7 +41,7 @@ lint: $(VENV)/.setup-dev  ## formatting, docstrings, types, floors
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.setup-dev  ## measure speed and memory against peers, side by side
 	$(BIN)/python -m benchmarks
