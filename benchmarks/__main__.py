@@ -1,4 +1,4 @@
-"""``python -m benchmarks [tables …]``: prints the tables and writes ``benchmarks/results.json``."""
+"""``python -m benchmarks [tables …]``: prints the tables and renews them in ``benchmarks/results.json``."""
 
 from __future__ import annotations
 
@@ -49,16 +49,18 @@ def main(names: list[str]) -> int:
         f"load {conditions.load} on {conditions.cores} cores: {conditions.clock}, {conditions.threads} thread(s); "
         f"torch {torch.__version__}. Not installed: {', '.join(peers.missing()) or 'none'}"
     )
-    results = []
-    for name in names or list(TABLES):
-        rows = TABLES[name](conditions)
-        show(console, name, rows)
-        results.extend(row.as_json() for row in rows)
     header = {"load": conditions.load, "cores": conditions.cores, "threads": conditions.threads}
     header |= {"clock": conditions.clock, "torch": torch.__version__, "machine": platform.machine()}
     path = Path(__file__).with_name("results.json")
-    path.write_text(json.dumps({"conditions": header, "rows": results}, indent=1, ensure_ascii=False) + "\n")
-    return int(any(row["passes"] is False for row in results))
+    results = json.loads(path.read_text()) if path.exists() else {}
+    missed = False
+    for name in names or list(TABLES):
+        rows = TABLES[name](conditions)
+        show(console, name, rows)
+        results[name] = {"conditions": header, "rows": [row.as_json() for row in rows]}
+        missed |= any(row.passes is False for row in rows)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    return int(missed)
 
 
 if __name__ == "__main__":
