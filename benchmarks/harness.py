@@ -1,7 +1,8 @@
 """Alternated timing in one process.
 
-Rivals take turns, so that a busy machine slows all of them; the median over turns is kept. When the load exceeds the
-cores, wall time says nothing and the CPU time of one thread is taken instead: then one thread runs.
+Rivals take turns, so that a busy machine slows all of them; within a turn a short call is repeated, and the median over
+all calls is kept, so that what the rival left in the caches weighs on the first call of a turn only. When the load
+exceeds the cores, wall time says nothing and the CPU time of one thread is taken instead: then one thread runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+
+TURN = 0.1
+"""Seconds that a turn of short calls lasts, about."""
 
 
 @dataclass
@@ -73,17 +77,19 @@ class Conditions:
 def alternate(
     rivals: Mapping[str, Callable[[], Any]], turns: Mapping[str, int], timer: Callable[[], float]
 ) -> dict[str, float]:
-    """Median time of each rival; in every turn each that has turns left runs once, after one run to warm up."""
+    """Median time of a call of each rival; in every turn each that has turns left runs, after one run to warm up."""
     for name, run in rivals.items():
         if turns[name] > 1:
             run()
     taken: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in range(max(turns.values())):
         for name, run in rivals.items():
-            if turn < turns[name]:
+            spent = 0.0
+            while turn < turns[name] and spent < TURN:
                 start = timer()
                 run()
                 taken[name].append(timer() - start)
+                spent += taken[name][-1]
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
