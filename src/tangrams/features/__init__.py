@@ -1,7 +1,7 @@
 """Data → feature matrix: tangent, random, learned and hand-made features.
 
-``TangentFeatures`` are a network's gradients. ``phi >> psi`` puts a map or a sketch on the features of another,
-``phi | psi`` puts them side by side.
+``TangentFeatures`` are a network's gradients; ``RandomFeatures`` the units of a random layer.
+``phi >> psi`` puts a map or a sketch on the features of another, ``phi | psi`` puts them side by side.
 """
 
 from tangrams.features.base import FeatureMap
@@ -10,6 +10,7 @@ from tangrams.features.errors import TangentError
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.outputs import Output, logits_of
 from tangrams.features.preflight import Preflight, preflight
+from tangrams.features.random import RandomFeatures
 from tangrams.features.stack import Stack
 from tangrams.features.tangent.features import TangentFeatures
 from tangrams.features.tangent.plan import Plan
@@ -21,6 +22,7 @@ __all__ = [
     "Output",
     "Plan",
     "Preflight",
+    "RandomFeatures",
     "Stack",
     "TangentError",
     "TangentFeatures",
