@@ -2,7 +2,8 @@
 
 All are a :class:`Kernel`: ``gram(x, y=None)`` and ``diag(x)`` for learners and lens, a GPyTorch kernel besides. For a
 network of infinite width take :class:`AnalyticNTK` over the algebra in :mod:`tangrams.kernels.ntk`, or
-:class:`FullyConnectedNTK`; for its stationary kin :class:`LaplaceKernel` and :class:`GammaExponential`. For a network
+:class:`FullyConnectedNTK`; for its stationary kin :class:`LaplaceKernel` and :class:`GammaExponential`; :class:`PolyharmonicKernel` for
+splines. For a network
 you have: :class:`EmpiricalNTK` in all its variants, :class:`ProjectedNTK` where memory is short,
 :class:`LabelledPseudoNTK` for how labelled samples teach one another, :class:`ConjugateKernel` and
 :class:`EmbeddingKernel` of activations;
@@ -25,6 +26,7 @@ from tangrams.kernels.ntk import (
     FullyConnectedNTK,
     NormalizedReLUNTK,
 )
+from tangrams.kernels.polyharmonic import PolyharmonicKernel
 from tangrams.kernels.projected_ntk import ProjectedNTK
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "LabelledPseudoNTK",
     "LaplaceKernel",
     "NormalizedReLUNTK",
+    "PolyharmonicKernel",
     "ProjectedNTK",
     "ZeroGradientError",
 ]
