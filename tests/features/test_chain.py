@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tangrams.features import Chain, TangentFeatures
-from tangrams.operators.sketches import CountSketch, RademacherSketch
+from tangrams.features import Chain, TangentError, TangentFeatures
+from tangrams.operators.sketches import CountSketch, KroneckerSketch, RademacherSketch
 
 
 @pytest.fixture
@@ -39,6 +39,22 @@ def test_side_by_side_rows_are_sketched_by_their_own_columns(model, x):
     chain = phi >> RademacherSketch(64, seed=1)
     expected = RademacherSketch(64, seed=1).bind(phi.columns).project(dense)
     torch.testing.assert_close(chain(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_wrong_factors_of_a_layer_are_noticed(model, x, monkeypatch):
+    from tangrams.features.tangent.consumers.linear import Linear
+
+    right = Linear.outer
+    chain = TangentFeatures(model, "sum") >> KroneckerSketch(16)
+    chain(x)
+
+    def wrong(self, slot, gradient):
+        factors = right(self, slot, gradient)
+        return None if factors is None else (factors[0] * 1.01, factors[1])
+
+    monkeypatch.setattr(Linear, "outer", wrong)
+    with pytest.raises(TangentError, match="do not add up"):
+        chain(x)
 
 
 def test_brackets_do_not_change_a_chain(model, x):

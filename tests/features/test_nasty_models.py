@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tangrams.features import TangentError, TangentFeatures
-from tangrams.operators import GaussianSketch
+from tangrams.operators import GaussianSketch, KroneckerSketch
 from tangrams.testing.models import HOSTILE, NASTY_MODELS, NastyModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -120,6 +120,13 @@ def projection(nasty: NastyModel) -> tuple[Tensor, Tensor]:
     return got, sketch.bind(phi.columns).project(reference(nasty.name))
 
 
+def projection_of_factors(nasty: NastyModel) -> tuple[Tensor, Tensor]:
+    sketch = KroneckerSketch(6, seed=0)
+    phi = features(nasty)
+    got = (phi >> sketch)(nasty.inputs())
+    return got, sketch.bind(phi.columns).project(reference(nasty.name))
+
+
 NAMED_OUTPUT: list[Callable[[NastyModel], tuple[Tensor, Tensor]]] = [
     gram_of_the_sum,
     gram_of_the_trace,
@@ -135,6 +142,7 @@ ANY_OUTPUT: list[Callable[[NastyModel], tuple[Tensor, Tensor]]] = [
     product,
     transposed_product,
     projection,
+    projection_of_factors,
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -38,15 +39,15 @@ def visit_rows(spec: TangentSpec, inputs: Inputs, visit: Visit) -> None:
     if inputs.n == 0:
         return
     with spec.ref.session() as model, spec.workspace.frame() as workspace:
-        recipe = _verified(spec, model, inputs, workspace)
+        recipe = verified(spec, model, inputs, workspace)
         probe = check.Probe(spec, model, inputs, recipe.r, 1) if spec.check == "full" else None
         sums = None if probe is None else _Sums(spec, probe, recipe)
-        for where, c, rows in _panels(spec, model, recipe, inputs, workspace):
+        for panel in panels(spec, model, recipe, inputs, workspace):
             with torch.no_grad():
-                _refuse_not_finite(spec, inputs, where, rows)
+                refuse_not_finite(spec, inputs, panel.where, panel.rows)
                 if sums is not None:
-                    sums.add(where, c, rows)
-                visit(where, c, rows)
+                    sums.add(panel.where, panel.function, panel.rows)
+                visit(panel.where, panel.function, panel.rows)
         if sums is not None:
             _fail(spec, sums)
 
@@ -59,9 +60,47 @@ def panel_samples(spec: TangentSpec) -> int:
     return max(1, min(max(_ROWS, _PANEL_BYTES // line), spec.memory_budget // (4 * line), 256))
 
 
-def _panels(
-    spec: TangentSpec, model: nn.Module, recipe: Recipe, inputs: Inputs, workspace: Workspace
-) -> Iterator[tuple[slice, int, Tensor]]:
+@dataclass(frozen=True)
+class Panel:
+    """The rows of a few samples for one function.
+
+    Attributes:
+        where: the samples.
+        function: c.
+        rows: ``(b, p)``, overwritten by the next panel; columns of the parameters in ``outer`` hold anything.
+        outer: parameter → the two factors of its rows, where they were asked for.
+    """
+
+    where: slice
+    function: int
+    rows: Tensor
+    outer: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def panels(
+    spec: TangentSpec,
+    model: nn.Module,
+    recipe: Recipe,
+    inputs: Inputs,
+    workspace: Workspace,
+    *,
+    factored: bool = False,
+) -> Iterator[Panel]:
+    """All samples' rows, panel by panel.
+
+    Args:
+        spec: the network, outputs and parameters.
+        model: the network, in a session.
+        recipe: where the samples lie.
+        inputs: the samples.
+        workspace: where panels are held.
+        factored: whether parameters whose rows are sums of outer products come as their factors.
+
+    Yields:
+        The panels, functions innermost.
+
+    Raises ``Restructured`` or ``CheckFailed`` if the first batch does not follow the recipe.
+    """
     size = min(panel_samples(spec), inputs.n)
     wanted = sorted({k for uses in recipe.uses.values() if uses is not None for k, _ in uses})
     plain = [block for block in spec.parameters.blocks if recipe.uses[block.name] is None]
@@ -87,17 +126,25 @@ def _panels(
             for c in range(recipe.r):
                 gradients = {} if capture is None else capture.gradients(c)
                 consumers = [] if capture is None else capture.consumers
+                outer: dict[str, tuple[Tensor, Tensor]] = {}
                 with torch.no_grad():
                     for block in spec.parameters.blocks:
                         uses = recipe.uses[block.name]
-                        if uses is not None and capture is not None:
-                            _write(panel, block, uses, consumers, gradients, workspace)
+                        if uses is None or capture is None:
+                            continue
+                        if factored and len(uses) == 1:
+                            ((k, slot),) = uses
+                            factors = consumers[k].outer(slot, gradients[k])
+                            if factors is not None:
+                                outer[block.name] = factors
+                                continue
+                        _write(panel, block, uses, consumers, gradients, workspace)
                 for blocks, rows in others:
                     offset = 0
                     for block in blocks:
                         panel[:, block.start : block.stop] = rows[:, c, offset : offset + block.numel]
                         offset += block.numel
-                yield where, c, panel
+                yield Panel(where, c, panel, outer)
 
 
 def _write(
@@ -162,7 +209,7 @@ def _fail(spec: TangentSpec, sums: _Sums) -> None:
         )
 
 
-def _verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Workspace) -> Recipe:
+def verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Workspace) -> Recipe:
     """The recipe, after its rows for the first samples added up to plain autograd's gradient once for these weights."""
     for _ in range(6):
         recipe = recipe_for(spec, model, inputs)
@@ -173,10 +220,10 @@ def _verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Wo
         probe = check.Probe(spec, model, few, recipe.r, 1, whole=True)
         sums = _Sums(spec, probe, recipe)
         try:
-            for where, c, rows in _panels(spec, model, recipe, few, workspace):
+            for panel in panels(spec, model, recipe, few, workspace):
                 with torch.no_grad():
-                    _refuse_not_finite(spec, few, where, rows)
-                    sums.add(where, c, rows)
+                    refuse_not_finite(spec, few, panel.where, panel.rows)
+                    sums.add(panel.where, panel.function, panel.rows)
             bad = sums.failed()
             if bad:
                 raise check.CheckFailed(list(bad), f"off by {max(bad.values()):.1e} of its size")
@@ -192,7 +239,18 @@ def _verified(spec: TangentSpec, model: nn.Module, inputs: Inputs, workspace: Wo
     raise TangentError(f"no route through {type(model).__name__} passed the check against plain autograd")
 
 
-def _refuse_not_finite(spec: TangentSpec, inputs: Inputs, where: slice, rows: Tensor) -> None:
+def refuse_not_finite(spec: TangentSpec, inputs: Inputs, where: slice, rows: Tensor) -> None:
+    """Name the parameters and samples of rows (or of their sketches) that are not finite.
+
+    Args:
+        spec: the network, outputs and parameters.
+        inputs: all samples.
+        where: those of the rows.
+        rows: what is looked at.
+
+    Raises:
+        TangentError: if a gradient is not finite.
+    """
     if bool(torch.isfinite(rows.sum())):
         return
     bad = (~torch.isfinite(rows)).any(1).nonzero().flatten() + where.start

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tangrams.features.errors import TangentError
 from tangrams.features.inputs import Inputs
-from tangrams.features.tangent import dense, gram, products
+from tangrams.features.tangent import dense, gram, products, projection
 from tangrams.features.tangent.recipe import recipe_for
 from tangrams.features.tangent.spec import TangentSpec
 from tangrams.operators.rows import Rows
@@ -203,6 +203,14 @@ class TangentRows:
     def project(self, sketch: Sketch) -> Float[Tensor, "N k"]:
         """``Φ Sᵀ``, a few rows at a time: never N × d nor d × k in memory."""
         out = self._empty(sketch.num_features)
+        if sketch.takes_outer and not self._folds and self.inputs.n:
+            self._unchanged()
+
+            def place(where: slice, function: int, piece: Tensor) -> None:
+                out[where.start * self.r + function : where.stop * self.r : self.r] = piece
+
+            projection.visit_projected(self.spec, self.inputs, sketch, place)
+            return self._answer(self._pick(out))
 
         def sketch_piece(where: slice, start: int, rows: Tensor) -> None:
             piece = rows.new_zeros(len(rows), sketch.num_features)

@@ -82,6 +82,9 @@ class Sketch(ABC):
         ValueError: if ``num_features < 1``.
     """
 
+    takes_outer: bool = False
+    """Whether :meth:`accumulate_outer` does without the products, so that factors are worth keeping apart."""
+
     def __init__(self, num_features: int, *, seed: int = 0) -> None:
         if num_features < 1:
             raise ValueError(f"{type(self).__name__} needs num_features ≥ 1, got {num_features}")

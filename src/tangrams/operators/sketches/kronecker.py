@@ -35,6 +35,8 @@ class KroneckerSketch(Sketch):
         ``(n, p)`` → ``(n, k)``
     """
 
+    takes_outer = True
+
     def _draw(self, run: int, column: Column, like: Tensor) -> _Pair:
         generator = block_generator(self.seed, run)
         k_g, k_a = self._sizes(column)

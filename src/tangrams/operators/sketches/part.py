@@ -25,6 +25,7 @@ class SketchPart(Sketch):
         if not 0 <= start <= stop <= sketch.in_features:
             raise ValueError(f"columns {start}:{stop} are not all among the {sketch.in_features} of {sketch!r}")
         self.sketch = sketch
+        self.takes_outer = sketch.takes_outer
         self.start = start
         self.columns = (Column("part", (stop - start,), 0, stop - start),)
 

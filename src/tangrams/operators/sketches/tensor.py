@@ -34,6 +34,8 @@ class TensorSketch(Sketch):
         ``(n, p)`` → ``(n, k)``
     """
 
+    takes_outer = True
+
     def _draw(self, run: int, column: Column) -> tuple[_Axis, _Axis]:
         generator = block_generator(self.seed, run)
         rows, width = matrix_shape(column)

@@ -82,6 +82,10 @@ class Consumer(ABC):
         """As :meth:`rows`, as a tensor of its own; None where rows are better written into place."""
         return None
 
+    def outer(self, slot: int, gradient: Tensor) -> tuple[Tensor, Tensor] | None:
+        """``(left, right)``, ``(n, T, o)`` and ``(n, T, i)``, whose outer products sum to the rows; None if none do."""
+        return None
+
     def channels(self, slot: int) -> int:
         """How many output channels the rows of ``slot`` can be split into; 0 if they cannot."""
         return 0

@@ -85,12 +85,19 @@ class Linear(Consumer):
         if slot != self.weight_slot:
             torch.sum(gradient, 1, out=out)
             return
-        left, right = (gradient, self.inputs) if self.sources[slot].transposed else (self.inputs, gradient)
+        left, right = self._factors(slot, gradient)
         view = out.view(self.n, left.shape[2], right.shape[2])
         if gradient.shape[1] == 1:
             torch.mul(left.mT, right, out=view)
         else:
             torch.bmm(left.mT, right, out=view)
+
+    def outer(self, slot: int, gradient: Tensor) -> tuple[Tensor, Tensor] | None:
+        """``(g, a)`` for the weight."""
+        return self._factors(slot, gradient) if slot == self.weight_slot else None
+
+    def _factors(self, slot: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return (gradient, self.inputs) if self.sources[slot].transposed else (self.inputs, gradient)
 
 
 def _product(shape: tuple[int, ...]) -> int:
