@@ -13,6 +13,7 @@ What the study asks: :func:`smoother_explanations` which samples stand behind a 
 :func:`subset_curve` what is redundant, :func:`measure_learning_curve` whether more data would help.
 """
 
+from tangrams.lens.activation_memory import ActivationMemoryMeter
 from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
 from tangrams.lens.fidelity import Fidelity, surrogate_fidelity
 from tangrams.lens.kernel_attribution import Retrieval, attribution_precision_recall, kernel_attribution, top_similar
@@ -59,6 +60,7 @@ from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
 from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_windows, weight_spectrum
 
 __all__ = [
+    "ActivationMemoryMeter",
     "BoundaryAttack",
     "BoundaryDistances",
     "ErrorCount",

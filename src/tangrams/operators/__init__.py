@@ -5,6 +5,12 @@ Everything a feature matrix is asked goes through here: products and rows by :cl
 for or raise :class:`ConvergenceError`.
 """
 
+from tangrams.operators.constellation import (
+    ConstellationInverse,
+    constellation_features,
+    constellation_nodes,
+    constellation_solve,
+)
 from tangrams.operators.dense_rows import ColumnRows, DenseRows, row_panels
 from tangrams.operators.eigen import Eigenpairs, eigsh
 from tangrams.operators.errors import ConvergenceError
@@ -12,6 +18,13 @@ from tangrams.operators.feature_matrix import FeatureMatrix, as_feature_matrix, 
 from tangrams.operators.gram_matrix import GramMatrix
 from tangrams.operators.hadamard import hadamard_transform
 from tangrams.operators.normal_matrix import NormalMatrix, normal_matrix
+from tangrams.operators.point_matmul import (
+    CompressedRows,
+    pamm_compress,
+    pamm_error_bound,
+    pamm_generators_needed,
+    pamm_matmul,
+)
 from tangrams.operators.ridge import GramSpectrum
 from tangrams.operators.rows import Rows
 from tangrams.operators.sketches import (
@@ -41,6 +54,8 @@ from tangrams.operators.spectra import (
 __all__ = [
     "Column",
     "ColumnRows",
+    "CompressedRows",
+    "ConstellationInverse",
     "ConvergenceError",
     "CountSketch",
     "DenseRows",
@@ -61,6 +76,9 @@ __all__ = [
     "TensorSketch",
     "as_feature_matrix",
     "block_generator",
+    "constellation_features",
+    "constellation_nodes",
+    "constellation_solve",
     "effective_rank",
     "eigsh",
     "fit_power_law",
@@ -69,6 +87,10 @@ __all__ = [
     "hill_alpha",
     "logdet",
     "normal_matrix",
+    "pamm_compress",
+    "pamm_error_bound",
+    "pamm_generators_needed",
+    "pamm_matmul",
     "participation_ratio",
     "row_panels",
     "solve",
