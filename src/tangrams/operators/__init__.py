@@ -11,6 +11,7 @@ from tangrams.operators.constellation import (
     constellation_nodes,
     constellation_solve,
 )
+from tangrams.operators.cosine import cosine_transform, inverse_cosine_transform
 from tangrams.operators.dense_rows import ColumnRows, DenseRows, row_panels
 from tangrams.operators.eigen import Eigenpairs, eigsh
 from tangrams.operators.errors import ConvergenceError
@@ -27,15 +28,22 @@ from tangrams.operators.point_matmul import (
 )
 from tangrams.operators.ridge import GramSpectrum
 from tangrams.operators.rows import Rows
+from tangrams.operators.sketch_error import EmbeddingStatistics, SketchError, embedding_statistics, sketch_error
 from tangrams.operators.sketches import (
+    CirculantSketch,
     Column,
+    CosineSketch,
     CountSketch,
     GaussianSketch,
     HadamardSketch,
+    KhatriRaoSketch,
     KroneckerSketch,
+    OrthogonalSketch,
+    PooledHadamardSketch,
     RademacherSketch,
     Sketch,
     SparseSketch,
+    TensorHadamardSketch,
     TensorSketch,
     block_generator,
 )
@@ -50,41 +58,54 @@ from tangrams.operators.spectra import (
     spectral_entropy,
     stable_rank,
 )
+from tangrams.operators.spectral_norm import SpectralNorm, spectral_norm
 
 __all__ = [
+    "CirculantSketch",
     "Column",
     "ColumnRows",
     "CompressedRows",
     "ConstellationInverse",
     "ConvergenceError",
+    "CosineSketch",
     "CountSketch",
     "DenseRows",
     "Eigenpairs",
+    "EmbeddingStatistics",
     "FeatureMatrix",
     "GaussianSketch",
     "GramMatrix",
     "GramSpectrum",
     "HadamardSketch",
+    "KhatriRaoSketch",
     "KroneckerSketch",
     "LogDeterminant",
     "NormalMatrix",
+    "OrthogonalSketch",
+    "PooledHadamardSketch",
     "PowerLaw",
     "RademacherSketch",
     "Rows",
     "Sketch",
+    "SketchError",
     "SparseSketch",
+    "SpectralNorm",
+    "TensorHadamardSketch",
     "TensorSketch",
     "as_feature_matrix",
     "block_generator",
     "constellation_features",
     "constellation_nodes",
     "constellation_solve",
+    "cosine_transform",
     "effective_rank",
     "eigsh",
+    "embedding_statistics",
     "fit_power_law",
     "gram_spectrum",
     "hadamard_transform",
     "hill_alpha",
+    "inverse_cosine_transform",
     "logdet",
     "normal_matrix",
     "pamm_compress",
@@ -93,8 +114,10 @@ __all__ = [
     "pamm_matmul",
     "participation_ratio",
     "row_panels",
+    "sketch_error",
     "solve",
     "spectral_entropy",
+    "spectral_norm",
     "stable_rank",
     "trace",
 ]

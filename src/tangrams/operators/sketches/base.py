@@ -66,6 +66,38 @@ def stream_blocks(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         yield block, max(start - first, 0), min(stop - first, BLOCK)
 
 
+def second_moment_embedding_size(dimension: int, epsilon: float, delta: float, square: float = 1.0) -> int:
+    r"""From ``E ‖UᵀSᵀSU − I‖_F² ≤ (a d² + d)/k`` and Markov's inequality: holds for ``Var ≤ (a + ρ²)/k``.
+
+    Args:
+        dimension: d.
+        epsilon: ε.
+        delta: δ.
+        square: a.
+    """
+    return math.ceil((square * dimension**2 + dimension) / (epsilon**2 * delta))
+
+
+def mixed_embedding_size(dimension: int, size: int, flatness: float, epsilon: float, delta: float) -> int:
+    r"""Of k rows of an orthonormal transform of signed columns; the smaller of two bounds, at most all m rows.
+
+    Tropp (2011): but for probability δ/3 the rows of ``√m T D U`` have squared norms at most
+    ``M = c (√d + √(8 log(3m/δ)))²``; then k rows without replacement obey the matrix Chernoff bound
+    ``d exp(−k h(ε)/M)`` from above and from below. For few dimensions the second moment says less is enough.
+
+    Args:
+        dimension: d.
+        size: m.
+        flatness: c, m times the largest squared entry of the transform.
+        epsilon: ε.
+        delta: δ.
+    """
+    norms = flatness * (math.sqrt(dimension) + math.sqrt(8 * math.log(3 * size / delta))) ** 2
+    chernoff = norms * math.log(3 * dimension / delta) / ((1 + epsilon) * math.log1p(epsilon) - epsilon)
+    moment = second_moment_embedding_size(dimension, epsilon, delta, (1 + flatness) / 2)
+    return min(math.ceil(chernoff), moment, size)
+
+
 class Sketch(ABC):
     """A random matrix S of shape ``(k, p)`` with ``E SᵀS = I``; features are ``Φ Sᵀ``.
 
@@ -161,6 +193,31 @@ class Sketch(ABC):
     def standard_error(self, rho: float = 0.0) -> float:
         """A bound on the standard error of ``⟨Sx, Sy⟩``, in units of ``‖x‖ ‖y‖``, for features with cosine ``rho``."""
         return math.sqrt(self.variance(rho))
+
+    def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
+        """The k at which ``‖UᵀSᵀSU − I‖ ≤ ε`` with probability 1 − δ, for any orthonormal U of d columns.
+
+        Sufficient, by the best bound we state for this kind of sketch; the sketch's own k does not matter.
+
+        Args:
+            dimension: d.
+            epsilon: the distortion, below 1.
+            delta: the probability to fail.
+
+        Raises:
+            NotImplementedError: if none is stated for this sketch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} states no embedding size")
+
+    def with_seed(self, seed: int) -> Sketch:
+        """A copy with other draws, bound to the same columns.
+
+        Args:
+            seed: fixes every draw.
+        """
+        other = copy.copy(self)
+        other.seed = int(seed)
+        return other
 
     def accumulate_outer(
         self,

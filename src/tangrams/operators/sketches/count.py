@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tangrams.operators.sketches.base import Sketch, block_generator, stream_blocks
+from tangrams.operators.sketches.base import Sketch, block_generator, second_moment_embedding_size, stream_blocks
 from tangrams.operators.sketches.folding import draw_shifts, draw_signs, fold_add, unfold_take
 
 
@@ -55,3 +55,7 @@ class CountSketch(Sketch):
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) / k``, an upper bound for every pair of features with cosine ρ."""
         return (1 + rho**2) / self.num_features
+
+    def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
+        """By the second moment of the distortion."""
+        return second_moment_embedding_size(dimension, epsilon, delta)

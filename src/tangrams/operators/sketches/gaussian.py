@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,8 @@ class GaussianSketch(DenseSketch):
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) / k``, exact."""
         return (1 + rho**2) / self.num_features
+
+    def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
+        """Davidson and Szarek: singular values within ``1 ± (√d + √(2 log(2/δ)))/√k``, whose squares are ``1 ± ε``."""
+        spread = math.sqrt(1 + epsilon) - 1
+        return math.ceil(((math.sqrt(dimension) + math.sqrt(2 * math.log(2 / delta))) / spread) ** 2)

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tangrams.operators.hadamard import hadamard_transform
-from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, stream_blocks
+from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, mixed_embedding_size, stream_blocks
 from tangrams.operators.sketches.folding import draw_signs
+from tangrams.operators.sketches.mixing import aligned_stretch, draw_rows, parity_signs, power_of_two
 
 _ROWS = 8
 """Rows that are transformed at once: the working set stays in cache."""
@@ -20,7 +21,8 @@ class HadamardSketch(Sketch):
     m is the least power of two not below p and k. ``⟨Sx, Sy⟩`` is unbiased with
     ``Var ≤ (m/(m−1)) (1 − k/m) (1 + ρ²) ‖x‖² ‖y‖² / k``; with k = m, S is orthogonal. O(np log p), whatever k. A block
     of the stream meets only its own part of H, ``H_rc = (−1)^popcount(r_hi & c_hi) (−1)^popcount(r_lo & c_lo)``, so
-    that p is never padded whole. Ailon and Chazelle (2009), Tropp (2011).
+    that p is never padded whole. Ailon and Chazelle (2009), Tropp (2011); on the rows of a regression [032], where rows
+    are drawn with replacement and the variance lacks the factor ``1 − k/m``.
 
     Args:
         num_features: k.
@@ -32,39 +34,24 @@ class HadamardSketch(Sketch):
 
     @property
     def _size(self) -> int:
-        return 1 << max(self.in_features - 1, self.num_features - 1, 0).bit_length()
+        return power_of_two(max(self.in_features, self.num_features))
 
     def _rows(self) -> Int64[Tensor, "k"]:
         """Draw k distinct rows of m, from the stream before the first block."""
-        k, m = self.num_features, self._size
-        generator = block_generator(self.seed, -1)
-        if 4 * k >= m:
-            return torch.randperm(m, generator=generator)[:k]
-        rows = torch.empty(0, dtype=torch.int64)
-        while len(rows) < k:
-            rows = torch.cat([rows, torch.randint(0, m, (2 * k,), generator=generator)])
-            first = torch.full((len(rows),), len(rows))  # keep the first of equals, in the order of the draws
-            values, where = rows.unique(return_inverse=True)
-            first = first[: len(values)].scatter_reduce(0, where, torch.arange(len(rows)), "amin")
-            rows = values[first.argsort()]
-        return rows[:k]
+        return draw_rows(self.num_features, self._size, block_generator(self.seed, -1))
 
     def _part(self, block: int, low: int, high: int, like: Tensor) -> tuple[int, int, Tensor, Tensor, Tensor]:
         """The smallest aligned power-of-two stretch around ``low … high``, and how the rows of S meet it."""
-        size = 1
-        while low // size != (high - 1) // size:
-            size *= 2
-        base = low - low % size
+        base, size = aligned_stretch(low, high)
         rows = self._rows()
-        overlap = (rows // size) & ((block * BLOCK + base) // size)
-        outer = 1 - 2 * _parity(overlap)
+        outer = parity_signs((rows // size) & ((block * BLOCK + base) // size), like)
         signs = draw_signs(BLOCK, block_generator(self.seed, block))[low:high]
         scale = self.num_features**-0.5  # √(m/k) times the 1/√m of an orthonormal H
         return (
             base,
             size,
             (rows % size).to(like.device),
-            outer.to(dtype=like.dtype, device=like.device) * scale,
+            outer * scale,
             signs.to(dtype=like.dtype, device=like.device),
         )
 
@@ -93,8 +80,6 @@ class HadamardSketch(Sketch):
         k, m = self.num_features, self._size
         return (1 + rho**2) / k * (m - k) / max(m - 1, 1)
 
-
-def _parity(x: Int64[Tensor, "k"]) -> Int64[Tensor, "k"]:
-    for shift in (32, 16, 8, 4, 2, 1):
-        x = x ^ (x >> shift)
-    return x & 1
+    def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
+        """Tropp (2011): flattened leverages and a matrix Chernoff bound, with their constants."""
+        return mixed_embedding_size(dimension, self._size, 1.0, epsilon, delta)

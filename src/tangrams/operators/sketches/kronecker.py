@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tangrams.operators.sketches.base import Column, Sketch, block_generator
 from tangrams.operators.sketches.folding import draw_signs
-from tangrams.operators.sketches.runs import column_runs, matrix_shape, run_at
+from tangrams.operators.sketches.runs import column_runs, matrix_shape, rectangles, run_at
 
 
 class KroneckerSketch(Sketch):
@@ -60,7 +60,7 @@ class KroneckerSketch(Sketch):
         for run, column, low, high in column_runs(self.columns, start, start + block.shape[1]):
             pair = self._draw(run, column, out)
             part = block[:, column.start + low - start : column.start + high - start].to(out.dtype)
-            for row, count, first, last in _stretches(low, high, matrix_shape(column)[1]):
+            for row, count, first, last in rectangles(low, high, matrix_shape(column)[1]):
                 piece, part = part[:, : count * (last - first)], part[:, count * (last - first) :]
                 weights = piece.reshape(-1, count, last - first)
                 small = pair.left[:, row : row + count] @ (weights @ pair.right[:, first:last].mT)
@@ -83,7 +83,7 @@ class KroneckerSketch(Sketch):
         for run, column, low, high in column_runs(self.columns, start, stop):
             pair = self._draw(run, column, u)
             small = pair.gather(u)
-            for row, count, first, last in _stretches(low, high, matrix_shape(column)[1]):
+            for row, count, first, last in rectangles(low, high, matrix_shape(column)[1]):
                 weights = pair.left[:, row : row + count].mT @ (small @ pair.right[:, first:last])
                 parts.append(weights.reshape(len(u), -1))
         return torch.cat([u[:, :0], *parts], 1)
@@ -131,17 +131,3 @@ def _side(size: int, length: int, generator: torch.Generator, like: Tensor) -> T
         return torch.eye(length, dtype=like.dtype, device=like.device)
     signs = draw_signs(size * length, generator).reshape(size, length)
     return signs.to(dtype=like.dtype, device=like.device) * size**-0.5
-
-
-def _stretches(low: int, high: int, width: int) -> list[tuple[int, int, int, int]]:
-    """``low … high`` of a flattened (o, width) as rectangles ``(row, count, first, last)``: head, whole rows, tail."""
-    pieces = []
-    while low < high:
-        row, first = divmod(low, width)
-        if first == 0 and high - low >= width:
-            count, last = (high - low) // width, width
-        else:
-            count, last = 1, min(width, first + high - low)
-        pieces.append((row, count, first, last))
-        low += count * (last - first)
-    return pieces

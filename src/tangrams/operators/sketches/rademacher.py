@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tangrams.operators.sketches.base import second_moment_embedding_size
 from tangrams.operators.sketches.dense import STRIP, DenseSketch
 
 
@@ -28,3 +29,7 @@ class RademacherSketch(DenseSketch):
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) / k``, an upper bound, tight where no column holds much of the energy."""
         return (1 + rho**2) / self.num_features
+
+    def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
+        """By the second moment of the distortion."""
+        return second_moment_embedding_size(dimension, epsilon, delta)

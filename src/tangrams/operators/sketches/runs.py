@@ -33,3 +33,17 @@ def run_at(columns: tuple[Column, ...] | None, start: int, shape: tuple[int, int
         if column.start == start and matrix_shape(column) == shape:
             return number, column
     return None
+
+
+def rectangles(low: int, high: int, width: int) -> list[tuple[int, int, int, int]]:
+    """``low … high`` of a flattened (o, width) as rectangles ``(row, count, first, last)``: head, whole rows, tail."""
+    pieces = []
+    while low < high:
+        row, first = divmod(low, width)
+        if first == 0 and high - low >= width:
+            count, last = (high - low) // width, width
+        else:
+            count, last = 1, min(width, first + high - low)
+        pieces.append((row, count, first, last))
+        low += count * (last - first)
+    return pieces

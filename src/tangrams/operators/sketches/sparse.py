@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, stream_blocks
+from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, second_moment_embedding_size, stream_blocks
 from tangrams.operators.sketches.folding import draw_shifts, draw_signs, fold_add, unfold_take
 
 
@@ -19,7 +19,8 @@ class SparseSketch(Sketch):
 
     Variance as of :class:`CountSketch`, ``(1 + ρ²) / k`` where s divides k, but made of s independent parts, so that
     its tail is that of s collisions at once; s times the cost. The block construction of Kane and Nelson, "Sparser
-    Johnson–Lindenstrauss transforms" (2014), each group folded in blocks.
+    Johnson–Lindenstrauss transforms" (2014), known as OSNAP in regression [032], and the stacked count sketches of
+    ridge ensembles [024]; each group folded in blocks.
 
     Args:
         num_features: k.
@@ -70,6 +71,10 @@ class SparseSketch(Sketch):
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) s⁻² Σ_g 1/k_g`` over the groups, ``(1 + ρ²) / k`` where s divides k."""
         return (1 + rho**2) * sum(1 / (g.stop - g.start) for g in self._groups()) / self.nonzeros**2
+
+    def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
+        """By the second moment of the distortion, for k that s divides."""
+        return second_moment_embedding_size(dimension, epsilon, delta)
 
     def describe(self) -> dict[str, Any]:
         """What this sketch is, as JSON data."""

@@ -263,9 +263,7 @@ def pairs() -> list[Tensor]:
 
 def seeded(case: Case, seed: int) -> Sketch:
     """The case's sketch with another seed."""
-    sketch = case.make()
-    sketch.seed = seed
-    return sketch
+    return case.make().with_seed(seed)
 
 
 def draws(case: Case, pairs: list[Tensor], columns: tuple[Column, ...]) -> list[tuple[float, Tensor]]:
