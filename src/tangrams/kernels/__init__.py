@@ -2,11 +2,10 @@
 
 All are a :class:`Kernel`: ``gram(x, y=None)`` and ``diag(x)`` for learners and lens, a GPyTorch kernel besides. For a
 network of infinite width take :class:`AnalyticNTK` over the algebra in :mod:`tangrams.kernels.ntk`, or
-:class:`FullyConnectedNTK`; for its stationary kin :class:`LaplaceKernel` and :class:`GammaExponential`; :class:`PolyharmonicKernel` for
-splines. For a network
-you have: :class:`EmpiricalNTK` in all its variants, :class:`ProjectedNTK` where memory is short,
-:class:`LabelledPseudoNTK` for how labelled samples teach one another, :class:`ConjugateKernel` and
-:class:`EmbeddingKernel` of activations;
+:class:`FullyConnectedNTK`; for its stationary kin :class:`LaplaceKernel` and :class:`GammaExponential`, for splines
+:class:`PolyharmonicKernel`. For a network you have: :class:`EmpiricalNTK` in all its variants, :class:`ProjectedNTK`
+where memory is short, :class:`LabelledPseudoNTK` for how labelled samples teach one another, :class:`ConjugateKernel`
+and :class:`EmbeddingKernel` of activations;
 :class:`CosineKernel` divides any kernel's norms out. :class:`FeatureKernel` makes a kernel of any feature map.
 """
 

@@ -18,6 +18,9 @@ from tangrams.nn.polyharmonic import PolyharmonicCascade
 from tangrams.operators import FeatureMatrix, as_feature_matrix, row_panels
 from tangrams.operators.constellation import OFFSET, SHIFT
 
+_MAX_FEATURES = 1 << 16
+"""A batch of 2000 samples has 2 GiB of spline features there."""
+
 
 class _CascadeBase(BaseEstimator):
     """What both estimators share: normalised columns, batches in random order, one cascade per output."""
@@ -46,6 +49,11 @@ class _CascadeBase(BaseEstimator):
         if self.batch_size < 1 or self.epochs < 1:
             raise ValueError(
                 f"{type(self).__name__} needs batch_size and epochs ≥ 1, got {self.batch_size} and {self.epochs}"
+            )
+        if X.shape[1] > _MAX_FEATURES:
+            raise ValueError(
+                f"{type(self).__name__} has two nodes per feature and takes at most {_MAX_FEATURES} features, got "
+                f"{X.shape[1]}: sketch them first, phi >> CountSketch(k)"
             )
         self.mean_, self.scale_ = _column_scales(X)
         y = torch.from_numpy(targets).to(X.device, torch.float64)

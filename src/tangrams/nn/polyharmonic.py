@@ -119,8 +119,8 @@ class SplinePackage(nn.Module):
         """Fill the values as at the start."""
         self.init(self.values, generator)
 
-    def features(self, x: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n nodes"]:
-        """H(x): what the values are weighted with. H is the identity at the nodes.
+    def features(self, x: Tensor) -> Tensor:
+        """H(x), ``(…, n, 2m + 1)``: what the values are weighted with. H is the identity at the nodes.
 
         Args:
             x: points.
@@ -140,7 +140,7 @@ class SplinePackage(nn.Module):
         """``A = K⁻¹ V``, the weights of the kernel at the nodes."""
         return constellation_solve(self.values, self.b, self.c)
 
-    def pullback(self, x: Float[Tensor, "*batch n m"], g: Float[Tensor, "*batch n out"]) -> Float[Tensor, "*batch n m"]:
+    def pullback(self, x: Float[Tensor, "... n m"], g: Float[Tensor, "... n out"]) -> Float[Tensor, "... n m"]:
         """The gradient in x, in closed form, of a loss whose gradient in the outputs is g: one matrix product.
 
         Args:
@@ -239,7 +239,7 @@ class PolyharmonicCascade(nn.Module):
             for layer, (m, out) in enumerate(itertools.pairwise(widths))
         )
 
-    def forward(self, x: Float[Tensor, "n m"]) -> Float[Tensor, "n outputs"]:
+    def forward(self, x: Tensor) -> Tensor:
         """All models' outputs."""
         for package in self.packages:
             x = package(x)

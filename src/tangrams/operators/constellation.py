@@ -7,7 +7,7 @@ has its inverse but for the first: products with it take O(m).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -42,14 +42,13 @@ def constellation_nodes(m: int, dtype: torch.dtype | None = None, device: torch.
     return torch.cat([eye.new_zeros(1, m), -eye, eye])
 
 
-def constellation_distances(x: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n nodes"]:
-    """Squared distances to the nodes: ``‖x‖²``, ``‖x‖² + 1 + 2xᵢ``, ``‖x‖² + 1 − 2xᵢ``."""
+def constellation_distances(x: Tensor) -> Tensor:
+    """Squared distances ``(…, n, 2m + 1)`` to the nodes: ``‖x‖²``, ``‖x‖² + 1 + 2xᵢ``, ``‖x‖² + 1 − 2xᵢ``."""
     squared = x.square().sum(-1, keepdim=True)
     return torch.cat([squared, squared + 1 + 2 * x, squared + 1 - 2 * x], -1)
 
 
-@dataclass(frozen=True)
-class InverseEntries:
+class InverseEntries(NamedTuple):
     r"""The different entries of the inverse of the kernel matrix of a constellation.
 
     Eliminating the centre leaves ``a₁ I + a₂ P + a₃ 11ᵀ`` on the other nodes, P exchanging ±eᵢ, with
@@ -146,9 +145,7 @@ def constellation_solve(
     return _inverse_product(InverseEntries.of(y.shape[-2] // 2, b, c), y.mT).mT
 
 
-def constellation_features(
-    x: Float[Tensor, "*batch n m"], b: float = SHIFT, c: float = OFFSET
-) -> Float[Tensor, "*batch n nodes"]:
+def constellation_features(x: Tensor, b: float = SHIFT, c: float = OFFSET) -> Tensor:
     """``H = k(x, nodes) K⁻¹``: the splines that are one at a node and zero at all others, at x.
 
     c, which dwarfs the distances, is multiplied out by hand: float32 keeps its digits.
@@ -157,6 +154,9 @@ def constellation_features(
         x: points.
         b: shift of the logarithm.
         c: the kernel's value at zero.
+
+    Shape:
+        ``(…, n, m)`` → ``(…, n, 2m + 1)``; as plain tensors, so that layers compile.
     """
     entries = InverseEntries.of(x.shape[-1], b, c)
     h = _inverse_product(entries, polyharmonic(constellation_distances(x), b))
@@ -164,8 +164,8 @@ def constellation_features(
 
 
 def constellation_pullback(
-    x: Float[Tensor, "*batch n m"], g: Float[Tensor, "*batch n nodes"], b: float = SHIFT
-) -> Float[Tensor, "*batch n m"]:
+    x: Float[Tensor, "... n m"], g: Float[Tensor, "... n nodes"], b: float = SHIFT
+) -> Float[Tensor, "... n m"]:
     r"""The gradient in x of ``Σ g k(x, nodes)``: ``dh = g ∘ (ln u − 2b + 1)``, then ``x Σ_j dh_j + dh₋ − dh₊``.
 
     Args:
