@@ -224,10 +224,10 @@ CLAIM = Claim(
     presets={
         "quick": {"samples": 400, "seeds": 2, "epochs": 30, "sketch_sizes": (16, 64, 256), "poison": 0.05},
         "full": {
-            "samples": 2000,
+            "samples": 1000,
             "seeds": 3,
             "epochs": 30,
-            "sketch_sizes": (16, 64, 256, 1024, 4096),
+            "sketch_sizes": (16, 64, 256, 1024),
             "poison": 0.05,
             "data": "mnist",
         },
