@@ -1,0 +1,71 @@
+r"""One pass of a network on dual numbers.
+
+The dual numbers are those of torch's forward mode, so that every function, view and in-place write carries tangents.
+The hot functions are taken over by rules of ours (:data:`~tangrams.nn.tangent.table.RULES`), which do less work: none
+for a tangent that is zero, one kernel where torch composes many, and attention in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from tangrams.nn.tangent.table import COMPOSED, RULES, Pass
+
+CHECKPOINT = "activation checkpointing runs layers again in backward, where their tangents are gone: turn it off"
+"""Said where a network checkpoints while its tangents are trained."""
+
+_RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+
+
+class ForwardMode(TorchFunctionMode):
+    """Hands torch's functions to the rules, and keeps tangents out of where the network switches gradients off."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch._C._set_grad_enabled:
+            # torch's forward mode ignores no_grad; what reverse mode does not see has no tangent either.
+            func(*args, **kwargs)
+            torch._C._set_fwd_grad_enabled(torch.is_grad_enabled())
+            return None
+        rule = RULES.get(func)
+        if rule is not None and torch._C._is_fwd_grad_enabled() and not torch._C._is_any_autocast_enabled():
+            try:
+                dual = rule(*args, **kwargs)
+            except Pass:
+                return func(*args, **kwargs)
+            return forward_ad.make_dual(dual.value, dual.tangent)
+        if func in _RECURRENT:
+            return _recurrent(func, args, kwargs)
+        func = COMPOSED.get(func, func)
+        return func(*args, **kwargs)
+
+
+def _recurrent(func: Any, args: Any, kwargs: Any) -> Any:
+    """By torch's own kernels: those of other libraries have no tangents."""
+    with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def dual_numbers(train: bool) -> Iterator[None]:
+    """Inside, tensors made by ``forward_ad.make_dual`` carry tangents through everything.
+
+    Args:
+        train: whether what comes out will be differentiated in reverse mode.
+
+    Yields:
+        Nothing.
+    """
+    no_checkpoint: Any = nullcontext()
+    if train and torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        no_checkpoint = torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINT)
+    # Attention's fused kernels have no tangents.
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), no_checkpoint, ForwardMode():
+        yield

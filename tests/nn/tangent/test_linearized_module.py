@@ -1,0 +1,168 @@
+"""The linearised module: an affine function of its direction, at a base point that stays."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, jvp
+
+from tangrams.nn.tangent import BasePointMismatchError, LinearizedModule, linearize
+from tangrams.testing.conformance import Case, conformance, normal
+from tangrams.testing.suites.module import ModuleSuite
+
+
+def net() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv1d(2, 3, 3, padding=1), nn.BatchNorm1d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.Tanh()
+        ).double()
+
+
+def moved(lin: LinearizedModule, seed: int = 0) -> LinearizedModule:
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tangent in lin.parameters():
+            tangent.copy_(torch.randn(tangent.shape, generator=g, dtype=torch.float64))
+    return lin
+
+
+def by_func(module: LinearizedModule, x):
+    base = module.base.eval()
+    weights = {name: p.detach() for name, p in base.named_parameters() if name in module.names}
+    value, tangent = jvp(lambda w: functional_call(base, w, (x,)), (weights,), (dict(module.tangents()),))
+    return value + tangent
+
+
+TestLinearizedModule = conformance(
+    ModuleSuite,
+    Case(
+        lambda: moved(linearize(net())),
+        inputs=normal(2, 4),
+        reference=by_func,
+        excuses={"check_compiles_as_one_graph": "it runs the user's network eagerly, in torch's forward mode"},
+    ),
+)
+
+
+def samples(n: int = 5) -> torch.Tensor:
+    return torch.randn(n, 2, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_at_zero_it_is_the_network():
+    model = net().eval()
+    assert torch.equal(linearize(model)(samples()), model(samples()))
+
+
+def test_it_is_affine_in_the_direction():
+    model, x = net(), samples()
+    one, two = moved(linearize(model), 1), moved(linearize(model), 2)
+    both = linearize(model, vector=one.vector() + two.vector())
+    f0 = linearize(model)(x)
+    torch.testing.assert_close(both(x) - f0, (one(x) - f0) + (two(x) - f0), rtol=0, atol=1e-12)
+
+
+def test_only_the_chosen_parameters_move_and_lower_layers_carry_no_tangent():
+    model, x = net(), samples()
+    lin = moved(linearize(model, trainable=model[4]))
+    assert lin.names == ("4.weight", "4.bias")
+    torch.testing.assert_close(lin(x), by_func(lin, x), rtol=1e-10, atol=1e-10)
+    seen = []
+    handle = model[2].register_forward_hook(lambda m, a, out: seen.append(torch.autograd.forward_ad.unpack_dual(out)))
+    lin(x)
+    handle.remove()
+    assert seen[0].tangent is None
+
+
+@pytest.mark.parametrize("trainable", ["0.weight", ["0.weight", "4.bias"], lambda name, p: name.endswith("bias")])
+def test_parameters_are_chosen_as_for_tangent_features(trainable):
+    lin = moved(linearize(net(), trainable=trainable))
+    torch.testing.assert_close(lin(samples()), by_func(lin, samples()), rtol=1e-10, atol=1e-10)
+
+
+def test_a_squared_loss_is_convex_and_its_hessian_is_gauss_newton():
+    lin, x = linearize(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()), samples()[:, 0, :3]
+    tangents = lin.tangents()
+
+    def loss(flat):
+        pieces = flat.split([t.numel() for t in tangents.values()])
+        named = {f"tangent.{n}": p.reshape(t.shape) for (n, t), p in zip(tangents.items(), pieces, strict=True)}
+        return functional_call(lin, named, (x,)).square().sum()
+
+    p = sum(t.numel() for t in tangents.values())
+    hessian = torch.func.hessian(loss)(torch.zeros(p, dtype=torch.float64))
+    from tangrams.features import TangentFeatures
+
+    J = TangentFeatures(lin.base).matrix(x).to_dense()
+    torch.testing.assert_close(hessian, 2 * J.mT @ J, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_in_the_inputs_are_those_of_the_linearised_function():
+    lin, x = moved(linearize(net())), samples(2).requires_grad_()
+    assert torch.autograd.gradcheck(lin, (x,))
+
+
+def test_a_network_that_changed_is_refused_until_it_is_put_back():
+    model, x = net(), samples()
+    lin = linearize(model)
+    weight = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight += 1
+    with pytest.raises(BasePointMismatchError, match="Sequential changed since"):
+        lin(x)
+    with torch.no_grad():
+        model[0].weight.copy_(weight)
+    assert torch.equal(lin(x), model.eval()(x))
+
+
+def test_its_state_is_the_direction_alone_and_the_network_is_shared():
+    lin = moved(linearize(net()))
+    assert all(key.startswith("tangent.") for key in lin.state_dict())
+    assert copy.deepcopy(lin).base is lin.base
+
+
+def test_training_moves_nothing_but_the_direction():
+    model, x = net(), samples()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    lin = linearize(model)
+    optimizer = torch.optim.Adam(lin.parameters(), lr=0.01)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (lin(x) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert model.training
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_gradient_mode_changes_no_value(context):
+    lin, x = moved(linearize(net())), samples()
+    expected = lin(x).detach()
+    with context():
+        assert torch.equal(lin(x), expected)
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_have_tangents_in_single_precision_too(make):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = make(3, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.body(x)[0][:, -1]
+
+    model = Last()
+    x = torch.randn(2, 5, 3)
+    lin = moved(linearize(model))
+    double = linearize(copy.deepcopy(model).double())
+    with torch.no_grad():
+        for name, tangent in double.tangents().items():
+            tangent.copy_(lin.tangents()[name])
+    torch.testing.assert_close(lin(x).double(), double(x.double()), rtol=1e-4, atol=1e-4)
