@@ -1,12 +1,16 @@
 """Estimators that fit on features.
 
-Where to look: :class:`KernelRidge` and :class:`KernelRidgeClassifier` for closed forms and leave-one-out;
+Where to look: :class:`KernelRidge` and :class:`KernelRidgeClassifier` for closed forms and leave-one-out,
+:class:`RandomFeatureRidge` on k random features where n is large;
 :class:`KernelLogisticRegression` for a surrogate of a classifier, :class:`KernelGLM` for the paper's own;
 :class:`LinearizedRegressor` for what training the linearised network would predict, :class:`KernelGradientFlow` for
 the same at any time, from any start, and for ensembles; :class:`FarthestPointClustering` with :func:`keep_heads`,
 :func:`keep_random_members` or :func:`thin_largest` to prune a training set;
 :class:`PoisonFilter` for samples that contradict their class; :class:`CascadeClassifier` and :class:`CascadeRegressor`
 for deep polyharmonic splines, trained by :class:`CascadeSolver`.
+Which samples to label next is asked of :mod:`tangrams.learners.selection`: :class:`LargestClusterMaxDistance` first;
+:class:`ActiveLearningLoop` measures what a selection is worth, on :class:`TabularMLPRegressor` as the paper does.
+:class:`SketchedLeastSquares` for regressions with very many rows.
 All judge their ``X`` in :func:`as_features`.
 """
 
@@ -21,6 +25,13 @@ from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier
 from tangrams.learners.linearized_regressor import LinearizedRegressor
 from tangrams.learners.poison_filter import PoisonFilter
 from tangrams.learners.pruning import keep_heads, keep_random_members, thin_largest
+from tangrams.learners.random_feature_ridge import RandomFeatureRidge
+from tangrams.learners.sketched_least_squares import (
+    RankDeficientSketchError,
+    SketchedLeastSquares,
+    linf_error_ratio,
+    sketched_lstsq,
+)
 
 __all__ = [
     "CascadeClassifier",
@@ -37,11 +48,16 @@ __all__ = [
     "KernelRidgeClassifier",
     "LinearizedRegressor",
     "PoisonFilter",
+    "RandomFeatureRidge",
+    "RankDeficientSketchError",
+    "SketchedLeastSquares",
     "as_features",
     "as_samples",
     "as_targets",
     "keep_heads",
     "keep_random_members",
+    "linf_error_ratio",
     "self_maximal",
+    "sketched_lstsq",
     "thin_largest",
 ]

@@ -22,8 +22,8 @@ def cosine_transform(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         ValueError: if the last dimension is empty.
 
     Example:
-        >>> cosine_transform(torch.ones(4))
-        tensor([2., 0., 0., 0.])
+        >>> cosine_transform(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        tensor([ 5.0000, -2.2304,  0.0000, -0.1585])
     """
     n = x.shape[-1]
     if n < 1:
