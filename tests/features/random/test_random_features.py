@@ -63,12 +63,13 @@ def test_no_product_holds_all_weights_when_they_do_not_fit(monkeypatch):
     monkeypatch.setattr(stream, "PANEL_BYTES", 1)
     monkeypatch.setattr(columnwise, "PANEL_BYTES", 1 << 12)
     drawn = []
-    draw = stream.WeightStream._draw
-    monkeypatch.setattr(
-        stream.WeightStream,
-        "_draw",
-        lambda self, start, stop, like: drawn.append(stop - start) or draw(self, start, stop, like),
-    )
+    dense = stream.WeightStream._dense
+
+    def counted(self, start, stop, like):
+        drawn.append(stop - start)
+        return dense(self, start, stop, like)
+
+    monkeypatch.setattr(stream.WeightStream, "_dense", counted)
     phi = RandomFeatures(4, 3000, torch.tanh)
     v, u = samples(3000, 2), samples(5, 2)
     matrix = phi.matrix(x)
@@ -147,9 +148,10 @@ def test_bad_samples_are_refused_by_name(x, error, message):
         RandomFeatures(4, 3)(x)
 
 
-@pytest.mark.parametrize(
-    "options", [{"in_features": 0}, {"num_features": 0}, {"weight_std": -1.0}, {"bias_std": math.nan}]
-)
+IMPOSSIBLE = [{"in_features": 0}, {"num_features": 0}, {"weight_std": -1.0}, {"bias_std": math.nan}]
+
+
+@pytest.mark.parametrize("options", IMPOSSIBLE, ids=lambda options: next(iter(options)))
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match="RandomFeatures needs"):
         RandomFeatures(**{"in_features": 2, "num_features": 2, **options})

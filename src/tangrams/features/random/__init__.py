@@ -1,6 +1,37 @@
-"""Random features: :class:`RandomFeatures` are the units of a random layer, over any coupling of their weights."""
+"""Random features: :class:`RandomFeatures` are the units of a random layer, the others estimate a kernel.
 
-from tangrams.features.random.couplings import Coupling, IIDCoupling
+For the Gaussian kernel take :class:`TrigonometricRandomFeatures`, bounded, or :class:`PositiveRandomFeatures`, never
+negative; for attention :class:`SoftmaxRandomFeatures`. How directions are drawn together is a coupling:
+:class:`IIDCoupling`, :class:`OrthogonalCoupling`, :class:`SimplexCoupling` or :class:`SimplexPlusCoupling`, turned by a
+:class:`HaarRotation` or, in many dimensions, a :class:`HadamardRotation`.
+"""
+
+from tangrams.features.random.conformity import rf_conformity
+from tangrams.features.random.couplings import (
+    Coupling,
+    IIDCoupling,
+    OrthogonalCoupling,
+    SimplexCoupling,
+    SimplexPlusCoupling,
+)
+from tangrams.features.random.positive import PositiveRandomFeatures, SoftmaxRandomFeatures
 from tangrams.features.random.random_features import RandomFeatures
+from tangrams.features.random.rotations import HaarRotation, HadamardRotation
+from tangrams.features.random.simplex import simplex_matmul
+from tangrams.features.random.trigonometric import TrigonometricRandomFeatures
 
-__all__ = ["Coupling", "IIDCoupling", "RandomFeatures"]
+__all__ = [
+    "Coupling",
+    "HaarRotation",
+    "HadamardRotation",
+    "IIDCoupling",
+    "OrthogonalCoupling",
+    "PositiveRandomFeatures",
+    "RandomFeatures",
+    "SimplexCoupling",
+    "SimplexPlusCoupling",
+    "SoftmaxRandomFeatures",
+    "TrigonometricRandomFeatures",
+    "rf_conformity",
+    "simplex_matmul",
+]

@@ -140,9 +140,8 @@ class RandomFeatures(ColumnwiseFeatures):
         return f"{self.in_features}, {self.num_features}, seed={self.seed}"
 
     def _units(self, x: Tensor, start: int, stop: int) -> Tensor:
-        W, b = self._stream.rows(start, stop, x)
-        scale = self.weight_std / math.sqrt(self.in_features)
-        return torch.addmm(b, x, W.mT, beta=self.bias_std, alpha=scale)
+        projections, b = self._stream.project(x * (self.weight_std / math.sqrt(self.in_features)), start, stop)
+        return projections + b * self.bias_std if self.bias_std else projections
 
     def _points(self, z: Tensor) -> Tensor:
         return as_vectors(z, self.in_features, type(self).__name__, "z")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tangrams.features.random.couplings import Coupling
+from tangrams.features.random.couplings import Coupling, Drawn
 from tangrams.operators.dense_rows import PANEL_BYTES
 from tangrams.operators.sketches.base import block_generator
 
@@ -36,7 +36,7 @@ class WeightStream:
 
     Strips of whole groups have a generator each. Row i does not depend on how many rows there are, on the device or on
     which rows are asked for; all are kept in memory only while they fit
-    :data:`~tangrams.operators.dense_rows.PANEL_BYTES`.
+    :data:`~tangrams.operators.dense_rows.PANEL_BYTES`. What is kept of a coupling with a fast product is not W.
 
     Args:
         in_features: d.
@@ -48,8 +48,8 @@ class WeightStream:
     def __init__(self, in_features: int, num_rows: int, coupling: Coupling, seed: int) -> None:
         self.in_features, self.num_rows = in_features, num_rows
         self.coupling, self.seed = coupling, seed
-        self._groups = max(1, STRIP // coupling.group_size(in_features))
-        self._kept: dict[tuple[torch.dtype, torch.device], Weights] = {}
+        self.group = coupling.group_size(in_features)
+        self._kept: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": {}}
@@ -57,32 +57,67 @@ class WeightStream:
     @property
     def strip(self) -> int:
         """Rows per strip."""
-        return self._groups * self.coupling.group_size(self.in_features)
+        return max(1, STRIP // self.group) * self.group
 
     def rows(self, start: int, stop: int, like: Tensor) -> Weights:
         """The rows ``start … stop`` in the dtype and on the device of ``like``."""
-        key = like.dtype, like.device
-        if key not in self._kept:
-            if self.num_rows * self.in_features * like.dtype.itemsize > PANEL_BYTES:
-                return self._draw(start, stop, like)
-            with torch.inference_mode(False):  # what is kept may meet autograd later
-                self._kept = {key: self._draw(0, self.num_rows, like)}
-        W, b = self._kept[key]
+        fits = self.num_rows * self.in_features * like.dtype.itemsize <= PANEL_BYTES
+        if not fits:
+            return self._dense(start, stop, like)
+        W, b = self._keep("dense", like, lambda: self._dense(0, self.num_rows, like))
         return Weights(W[start:stop], b[start:stop])
 
-    def _draw(self, start: int, stop: int, like: Tensor) -> Weights:
+    def project(self, x: Float[Tensor, "n d"], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """``x Wᵀ`` for the rows ``start … stop``, and their offsets: ``(n, width)`` and ``(width,)``.
+
+        Args:
+            x: samples.
+            start: first row.
+            stop: one past the last.
+        """
+        if not self.coupling.is_fast:
+            W, b = self.rows(start, stop, x)
+            return x @ W.mT, b
+        first, drawn, b = self._groups(start, stop, x)
+        y = self.coupling.apply(x, drawn).flatten(1)
+        return y[:, start - first : stop - first], b[start - first : stop - first]
+
+    def _keep(self, kind: str, like: Tensor, make: Any) -> Any:
+        key = kind, like.dtype, like.device
+        if key not in self._kept:
+            with torch.inference_mode(False):  # what is kept may meet autograd later
+                self._kept = {key: make()}
+        return self._kept[key]
+
+    def _dense(self, start: int, stop: int, like: Tensor) -> Weights:
         W, b = like.new_empty(stop - start, self.in_features), like.new_empty(stop - start)
         for number in range(start // self.strip, -(-stop // self.strip)):
-            generator = self._generator(number)
-            groups = self.coupling.draw(self.in_features, self._groups, generator)
-            offsets = torch.randn(self.strip, generator=generator)
+            drawn, offsets = self._draw(number)
             first = number * self.strip
             low, high = max(start, first), min(stop, first + self.strip)
-            W[low - start : high - start] = groups.flatten(0, 1)[low - first : high - first].to(like)
+            vectors = self.coupling.dense(self.in_features, drawn)
+            W[low - start : high - start] = vectors[low - first : high - first].to(like)
             b[low - start : high - start] = offsets[low - first : high - first].to(like)
         return Weights(W, b)
 
-    def _generator(self, number: int) -> torch.Generator:
+    def _groups(self, start: int, stop: int, like: Tensor) -> tuple[int, Drawn, Tensor]:
+        """The state of the groups that hold rows ``start … stop``, the first row of them, and all their offsets."""
+
+        def draw(low: int, high: int) -> tuple[Drawn, Tensor]:
+            strips = [self._draw(number) for number in range(low // self.strip, -(-high // self.strip))]
+            drawn = tuple(torch.cat(parts).to(like) for parts in zip(*(drawn for drawn, _ in strips), strict=True))
+            return drawn, torch.cat([offsets for _, offsets in strips]).to(like)
+
+        if self.num_rows * like.dtype.itemsize * 8 > PANEL_BYTES:
+            first = start - start % self.strip
+            return first, *draw(start, stop)
+        drawn, b = self._keep("groups", like, lambda: draw(0, self.num_rows))
+        low, high = start // self.group, -(-stop // self.group)
+        return low * self.group, tuple(part[low:high] for part in drawn), b[low * self.group : high * self.group]
+
+    def _draw(self, number: int) -> tuple[Drawn, Tensor]:
         block, within = divmod(number, _SEEDS)
         seeds = torch.randint(2**63 - 1, (_SEEDS,), generator=block_generator(self.seed, block))
-        return torch.Generator().manual_seed(int(seeds[within]))
+        generator = torch.Generator().manual_seed(int(seeds[within]))
+        drawn = self.coupling.draw(self.in_features, self.strip // self.group, generator)
+        return drawn, torch.randn(self.strip, generator=generator)

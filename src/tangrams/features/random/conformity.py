@@ -1,0 +1,139 @@
+r"""What the error of coupled random features depends on: how pairs of weight vectors add up [083].
+
+With a uniformly turned pair, :math:`E\, e^{(w + w')^T v}` depends on the length of v and the law of
+:math:`s = \lVert w + w' \rVert` alone,
+
+.. math:: ρ = E \sum_{k \ge 0} \frac{Γ(d/2)}{k!\, Γ(k + d/2)} \left(\frac{\lVert v \rVert s}{2}\right)^{2k}
+            = E\; {}_0F_1\!\left(; \tfrac d2; \tfrac{\lVert v \rVert^2 s^2}{4}\right).
+
+For two vectors at a fixed angle with cosine c and independent χ_d lengths, :math:`s^2 = r^2 (1 + c \sin φ)` with
+:math:`r^2 \sim χ^2_{2d}` and, independent of it, φ of density :math:`\propto \sin^{d-1} φ` on [0, π]; the mean over r
+is :math:`{}_1F_1(d; d/2; \tfrac12 \lVert v \rVert^2 (1 + c \sin φ))`, that over φ a quadrature of an analytic function.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import special
+from torch import Tensor
+
+_NODES = 64
+"""Nodes of the quadrature over the angle; its weight is cut where it is below e^-50."""
+
+_ELEMENTS = 1 << 22
+"""How many terms of series are summed at once."""
+
+
+def rf_conformity(W: Float[Tensor, "m d"], v: Float[Tensor, "d"]) -> float:
+    r"""ρ of given weight vectors that are turned together, the mean over all pairs [083].
+
+    The mean squared error of m positive features of the Gaussian kernel at x + y = v is
+    :math:`e^{-2\lVert x \rVert^2 - 2\lVert y \rVert^2} [(e^{2V} - e^V) + (m - 1)(ρ - e^V)] / m`, V = ‖v‖²: the shorter
+    the sums of pairs, the smaller.
+
+    Args:
+        W: the vectors.
+        v: x + y.
+
+    Raises:
+        ValueError: if there are fewer than two vectors, or v has another number of entries.
+    """
+    m, d = W.shape
+    if m < 2 or v.shape != (d,):
+        raise ValueError(f"rf_conformity needs at least 2 vectors and a v of {d} entries, got {m} and {tuple(v.shape)}")
+    i, j = torch.triu_indices(m, m, 1)
+    W = W.double()
+    squares = torch.cat(
+        [(W[a] + W[b]).square().sum(1) for a, b in zip(i.split(1 << 16), j.split(1 << 16), strict=True)]
+    )
+    return float(conformity_of_lengths(squares.clamp_min(0), d, v.double().square().sum()).exp())
+
+
+def conformity_of_lengths(squares: Float[Tensor, "..."], d: int, square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Log ρ from ‖w + w′‖² of drawn pairs.
+
+    Args:
+        squares: of the pairs.
+        d: the dimension in which they are turned.
+        square: ‖v‖².
+    """
+    squares = squares.flatten()
+    found = [
+        torch.logsumexp(log_series(None, d / 2, value * squares / 4), 0) - math.log(len(squares))
+        for value in square.flatten()
+    ]
+    return torch.stack(found).reshape(square.shape) if found else square.clone()
+
+
+def cosine_conformity_of_lengths(
+    squares: Float[Tensor, "..."], d: int, square: Float[Tensor, "*b"]
+) -> Float[Tensor, "*b"]:
+    """E cos(w·v) cos(w′·v) from ‖w ± w′‖² of drawn pairs.
+
+    Args:
+        squares: of the sums and differences of the pairs.
+        d: the dimension in which they are turned.
+        square: ‖v‖².
+    """
+    lengths = squares.flatten().numpy()
+    found = [float(special.hyp0f1(d / 2, -value * lengths / 4).mean()) for value in square.flatten().tolist()]
+    return torch.tensor(found, dtype=square.dtype).reshape(square.shape)
+
+
+def equiangular_log_conformity(d: int, cosine: float, square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Log ρ of vectors at one angle with independent χ lengths; at right angles ₁F₁(d; d/2; ‖v‖²/2).
+
+    Args:
+        d: the dimension in which they are turned, and the degrees of freedom of their lengths.
+        cosine: between any two directions.
+        square: ‖v‖².
+    """
+    sines, weights = _angles(d)
+    z = square[..., None] / 2 * (1 + cosine * sines)
+    return torch.logsumexp(log_series(float(d), d / 2, z) + weights.log(), -1)
+
+
+def equiangular_cosine_conformity(d: int, cosine: float, square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """E cos(w·v) cos(w′·v) of vectors at one angle: the mean of ρ at −‖v‖² for their sum and their difference.
+
+    Args:
+        d: the dimension in which they are turned, and the degrees of freedom of their lengths.
+        cosine: between any two directions.
+        square: ‖v‖².
+    """
+    sines, weights = _angles(d)
+    z = -square[..., None] / 2
+    both = [torch.from_numpy(special.hyp1f1(d, d / 2, (z * (1 + s * cosine * sines)).numpy())) for s in (1, -1)]
+    return ((both[0] + both[1]) / 2 * weights).sum(-1)
+
+
+def log_series(a: float | None, b: float, z: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Log of ₁F₁(a; b; z), or of ₀F₁(; b; z) where a is None, for z ≥ 0: a sum of positive terms.
+
+    Args:
+        a: upper parameter, at most 2 b.
+        b: lower parameter.
+        z: float64.
+    """
+    flat = z.flatten()
+    peak = 2 * float(flat.max()) if a is not None else math.sqrt(float(flat.max()))
+    k = torch.arange(math.ceil(peak + 12 * math.sqrt(peak) + 60), dtype=torch.float64)
+    logs = torch.lgamma(torch.tensor(b, dtype=torch.float64)) - torch.lgamma(k + b) - torch.lgamma(k + 1)
+    if a is not None:
+        logs += torch.lgamma(k + a) - torch.lgamma(torch.tensor(a, dtype=torch.float64))
+    step = max(1, _ELEMENTS // len(k))
+    parts = [torch.logsumexp(logs + torch.xlogy(k, part[:, None]), 1) for part in flat.split(step)]
+    return torch.cat(parts).reshape(z.shape)
+
+
+def _angles(d: int) -> tuple[Tensor, Tensor]:
+    """Sin φ at the nodes of a quadrature over φ, and the probabilities of its density ∝ sin^(d−1) φ."""
+    half = min(math.pi / 2, 10 / math.sqrt(max(d - 1, 1)))  # sin^(d−1) < e^-50 beyond
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    sines = torch.from_numpy(np.sin(math.pi / 2 + half * nodes)).clamp_min(0)
+    probabilities = torch.from_numpy(weights) * sines ** (d - 1)
+    return sines, probabilities / probabilities.sum()
