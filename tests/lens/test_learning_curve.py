@@ -1,12 +1,11 @@
-"""Learning curves: fits against a general solver, intervals, the omniscient risk against simulation."""
+"""Learning curves: fits against a general solver, intervals."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import least_squares
 
-from tangrams.lens.learning_curve import LearningCurve, RiskLaw, eigenframework_risk, measure_learning_curve
-from tangrams.operators.ridge import GramSpectrum
+from tangrams.lens.learning_curve import LearningCurve, RiskLaw, measure_learning_curve
 
 SIZES = (100, 150, 220, 330, 500, 700, 1000)
 
@@ -74,37 +73,6 @@ def test_the_curve_measures_what_refitting_gives():
     torch.testing.assert_close(curve.losses[1, 0], (full - wanted).square().sum(1), rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(curve.losses[1, 0], curve.losses[1, 1])
     assert float(curve.risk[0]) > float(curve.risk[1])
-
-
-def test_the_omniscient_risk_agrees_with_simulated_regression():
-    """Many samples of a Gaussian design give the eigensystem; small training sets are then drawn and fitted."""
-    generator = torch.Generator().manual_seed(0)
-    d, n, size, delta = 80, 2000, 100, 0.05
-    scale = torch.arange(1, d + 1, dtype=torch.float64) ** -0.5
-    weights = torch.randn(d, 1, generator=generator, dtype=torch.float64) * scale[:, None]
-
-    def draw(count):
-        x = torch.randn(count, d, generator=generator, dtype=torch.float64) * scale
-        return x, x @ weights + 0.3 * torch.randn(count, 1, generator=generator, dtype=torch.float64)
-
-    x, y = draw(n)
-    spectrum = GramSpectrum.of(x @ x.T)
-    predicted = float(eigenframework_risk(spectrum, y, delta, [size]))
-    measured = []
-    for _ in range(20):
-        a, b = draw(size)
-        new, wanted = draw(400)
-        ridge = delta * spectrum.unit
-        fit = new @ a.T @ torch.linalg.inv(a @ a.T + ridge * torch.eye(size).double()) @ (b - y.mean()) + y.mean()
-        measured.append(float((fit - wanted).square().mean()))
-    error = np.std(measured) / len(measured) ** 0.5
-    assert abs(predicted - np.mean(measured)) < 4 * error + 0.05 * np.mean(measured)
-
-
-def test_the_omniscient_risk_is_refused_beyond_a_fifth():
-    spectrum = GramSpectrum.of(torch.eye(50))
-    with pytest.raises(ValueError, match="useless beyond 10"):
-        eigenframework_risk(spectrum, torch.ones(50, 1).double(), 0.1, [11])
 
 
 def test_too_few_samples_are_refused():

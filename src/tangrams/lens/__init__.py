@@ -5,16 +5,31 @@ training sample adds to its logits, :func:`ntk_relative_error` and its neighbour
 the full one.
 :func:`prediction_change`, :func:`relation`, :func:`learning_difficulty` and :class:`ForgettingTracker` are about how
 samples teach one another. :func:`boundary_distances` says how far samples are from another answer,
-:func:`layer_health` which layers look unlike those of a healthy network. :func:`match_pointwise` and
-:func:`match_posterior` say how equal two kernels are.
+:func:`layer_health` which layers look unlike those of a healthy network.
+:func:`zonal_spectrum` says which frequencies a kernel learns first. :func:`match_pointwise` and :func:`match_posterior`
+say how equal two kernels are. :func:`spectral_report` says whether training moved each layer by as much as the spectral
+condition asks.
 
 What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
 :func:`find_label_errors` which labels look wrong, :func:`exact_duplicates`, :func:`near_duplicates` and
-:func:`subset_curve` what is redundant, :func:`measure_learning_curve` whether more data would help.
+:func:`subset_curve` what is redundant, :func:`measure_learning_curve` whether more data would help. :func:`ridge_risk`
+predicts the error of ridge regression for any number of samples and features, from a known spectrum or a sample.
 """
 
 from tangrams.lens.activation_memory import ActivationMemoryMeter
 from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
+from tangrams.lens.eigenframework import (
+    Eigenstructure,
+    EigenTask,
+    GramTask,
+    Risk,
+    TaskExponents,
+    measure_exponents,
+    optimal_fitting_ratio,
+    optimal_ridge,
+    ridge_risk,
+    solve_gamma,
+)
 from tangrams.lens.fidelity import Fidelity, surrogate_fidelity
 from tangrams.lens.kernel_attribution import Retrieval, attribution_precision_recall, kernel_attribution, top_similar
 from tangrams.lens.kernel_matching import (
@@ -35,7 +50,7 @@ from tangrams.lens.label_errors import (
     find_target_errors,
 )
 from tangrams.lens.layers import LayerHealth, layer_health
-from tangrams.lens.learning_curve import LearningCurve, RiskLaw, eigenframework_risk, measure_learning_curve
+from tangrams.lens.learning_curve import LearningCurve, RiskLaw, fit_risk_law, measure_learning_curve
 from tangrams.lens.learning_dynamics import (
     EventScore,
     ForgettingTracker,
@@ -58,18 +73,32 @@ from tangrams.lens.redundancy import (
 )
 from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
 from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_windows, weight_spectrum
+from tangrams.lens.spectral_bias import (
+    band_psnr,
+    degree_energy,
+    frequency_error,
+    gegenbauer,
+    harmonics,
+    radial_power,
+    zonal_spectrum,
+)
+from tangrams.lens.spectral_condition import LayerMotion, rms_norm, spectral_report
 
 __all__ = [
     "ActivationMemoryMeter",
     "BoundaryAttack",
     "BoundaryDistances",
+    "EigenTask",
+    "Eigenstructure",
     "ErrorCount",
     "EventScore",
     "Fidelity",
     "ForgettingTracker",
+    "GramTask",
     "LabelCalibration",
     "LabelErrors",
     "LayerHealth",
+    "LayerMotion",
     "LearningCurve",
     "MatchReport",
     "NearDuplicates",
@@ -78,20 +107,27 @@ __all__ = [
     "RegressionGap",
     "Relation",
     "Retrieval",
+    "Risk",
     "RiskLaw",
     "SmootherExplanations",
     "SubsetCurve",
+    "TaskExponents",
     "attribution_precision_recall",
+    "band_psnr",
     "boundary_attack",
     "boundary_distances",
     "calibrate_label_errors",
     "count_errors",
-    "eigenframework_risk",
+    "degree_energy",
     "error_l2_norm",
     "exact_duplicates",
     "find_label_errors",
     "find_target_errors",
+    "fit_risk_law",
+    "frequency_error",
     "fresh_spectrum",
+    "gegenbauer",
+    "harmonics",
     "k_centre_order",
     "kernel_attribution",
     "kernel_regression_gap",
@@ -100,19 +136,28 @@ __all__ = [
     "match_pointwise",
     "match_posterior",
     "max_eig_ratio",
+    "measure_exponents",
     "measure_learning_curve",
     "near_duplicates",
     "ntk_relative_error",
+    "optimal_fitting_ratio",
+    "optimal_ridge",
     "posterior_mean",
     "power_law_windows",
     "predict_forgetting",
     "prediction_change",
+    "radial_power",
     "relation",
+    "ridge_risk",
+    "rms_norm",
     "score_events",
     "smoother_explanations",
+    "solve_gamma",
+    "spectral_report",
     "subset_curve",
     "surrogate_fidelity",
     "top_similar",
     "weight_spectrum",
     "zonal",
+    "zonal_spectrum",
 ]

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tangrams.lens.redundancy import subset_predictions
-from tangrams.operators.ridge import GramSpectrum
 
 _EXPONENTS = torch.logspace(-1.3, 0.3, 49, dtype=torch.float64)
 """The exponents c tried: 0.05 to 2."""
@@ -54,8 +53,7 @@ class LearningCurve:
 
     def fit(self) -> RiskLaw:
         """Least squares of the relative error of a + b n^−c, a, b ≥ 0, c between 0.05 and 2."""
-        a, b, c = _fit_power_laws(self.sizes, self.risk[None])[0].tolist()
-        return RiskLaw(a, b, c)
+        return fit_risk_law(self.sizes, self.risk)
 
     def bootstrap(self, sizes: Sequence[int], *, repeats: int = 200, seed: int = 0) -> Float[Tensor, "repeats k"]:
         """Risks at ``sizes`` by the law fitted to resampled subsets and held-out samples."""
@@ -128,50 +126,18 @@ def measure_learning_curve(
     return LearningCurve(tuple(sizes), torch.stack(losses))
 
 
-def eigenframework_risk(
-    spectrum: GramSpectrum, targets: Float[Tensor, "n C"], delta: float, sizes: Sequence[int]
-) -> Float[Tensor, "k"]:
-    r"""The risk that the omniscient estimate predicts at smaller sizes, from this sample's own eigensystem.
-
-    .. math::
-        \sum_i \frac{\lambda_i}{\lambda_i + \kappa} + \frac{\hat\delta}{\kappa} = n', \qquad
-        R = \frac{\sum_i \kappa^2 v_i^2 / (\lambda_i + \kappa)^2}
-                 {1 - \frac1{n'} \sum_i \lambda_i^2 / (\lambda_i + \kappa)^2}
-
-    with λ the Gram's eigenvalues over n and v the targets' coefficients. From a single sample it is optimistic (a
-    fifth too low at n/5, useless near n): callers draw it up to n/5 only, and say so [006].
+def fit_risk_law(sizes: Sequence[float], risks: Float[Tensor, "s"]) -> RiskLaw:
+    """Least squares of the relative error of a + b n^−c, a, b ≥ 0, c between 0.05 and 2.
 
     Args:
-        spectrum: of the n samples' Gram.
-        targets: as fitted.
-        delta: the ridge in units of the mean diagonal.
-        sizes: the n' to predict for.
-
-    Raises:
-        ValueError: for sizes above n/5.
+        sizes: n.
+        risks: measured there, positive.
     """
-    n = len(spectrum)
-    if max(sizes) > n / 5:
-        raise ValueError(f"the eigenframework's risk from {n} samples is useless beyond {n // 5}, got {max(sizes)}")
-    lam = spectrum.eigenvalues / n
-    power = (spectrum.eigenvectors.mT @ (targets - targets.mean(0))).square().sum(1) / n
-    ridge = delta * spectrum.unit
-    risks = []
-    for size in sizes:
-        low, high = 0.0, float(lam.sum() + ridge) / size
-        for _ in range(200):  # the left side falls in κ; at `high` it is at most n'
-            kappa = (low + high) / 2
-            if float((lam / (lam + kappa)).sum()) + ridge / kappa > size:
-                low = kappa
-            else:
-                high = kappa
-        learned = lam / (lam + high)
-        overfit = 1 / (1 - float(learned.square().sum()) / size)
-        risks.append(overfit * float(((1 - learned).square() * power).sum()))
-    return torch.tensor(risks, dtype=torch.float64)
+    a, b, c = _fit_power_laws(sizes, risks.to(torch.float64)[None])[0].tolist()
+    return RiskLaw(a, b, c)
 
 
-def _fit_power_laws(sizes: Sequence[int], risks: Float[Tensor, "b s"]) -> Float[Tensor, "b 3"]:
+def _fit_power_laws(sizes: Sequence[float], risks: Float[Tensor, "b s"]) -> Float[Tensor, "b 3"]:
     """(a, b, c) per row of risks: for each c on a grid a and b in closed form, clipped to a, b ≥ 0."""
     n = torch.tensor(sizes, dtype=torch.float64)
     basis = n ** -_EXPONENTS[:, None]  # (c, s)

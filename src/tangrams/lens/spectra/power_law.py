@@ -27,7 +27,7 @@ class PowerLawWindows:
     windows: tuple[tuple[int, int, float], ...]
 
 
-def power_law_windows(eigenvalues: Float[Tensor, "n"], *, skip: int = 10) -> PowerLawWindows:
+def power_law_windows(eigenvalues: Float[Tensor, "n"], *, skip: int = 10, last: int | None = None) -> PowerLawWindows:
     """Read the exponent of a spectrum in several windows of ranks.
 
     The first ``skip`` ranks hold the classes and the last half of the spectrum is short of samples; neither is used.
@@ -37,15 +37,15 @@ def power_law_windows(eigenvalues: Float[Tensor, "n"], *, skip: int = 10) -> Pow
     Args:
         eigenvalues: of a Gram matrix of n samples, in any order.
         skip: ranks left out at the start, the number of outputs.
+        last: the last rank that counts; n/2 by default.
 
     Raises:
-        ValueError: if fewer than eight ranks are left between ``skip`` and n/2.
+        ValueError: if fewer than eight ranks are left between ``skip`` and ``last``.
     """
-    n = len(eigenvalues)
-    first, last = max(1, skip), n // 2
+    first, last = max(1, skip), len(eigenvalues) // 2 if last is None else last
     if last - first < 8:
         raise ValueError(
-            f"power_law_windows needs eight ranks between {first} and n/2 = {last}: give more samples or a smaller skip"
+            f"power_law_windows needs eight ranks between {first} and {last}: give more samples or a smaller skip"
         )
     middle = round((first * last) ** 0.5)
     early, late = round((first * middle) ** 0.5), round((middle * last) ** 0.5)

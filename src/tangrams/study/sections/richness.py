@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tangrams.lens.learning_curve import eigenframework_risk, measure_learning_curve
+from tangrams.lens.eigenframework import GramTask, ridge_risk
+from tangrams.lens.learning_curve import measure_learning_curve
 from tangrams.lens.spectra import power_law_windows
 from tangrams.study.estimates import absent, bootstrap, estimate
 from tangrams.study.material import Material, ridge_outputs
@@ -52,7 +53,8 @@ def _risk(material: Material) -> dict[str, Any]:
     tail = torch.tensor([0.025, 0.975], dtype=torch.float64)
     bands = curve.bootstrap(ahead, seed=material.seed).quantile(tail, dim=0).mT
     small = [size for size in curve.sizes if size <= n / 5]
-    predicted = eigenframework_risk(kernel.spectrum, material.targets, material.delta, small) if small else []
+    task = GramTask.of(kernel.spectrum, material.targets)
+    predicted = [ridge_risk(task, size, material.delta * kernel.spectrum.unit).test for size in small]
 
     def with_interval(value: float, low: float, high: float, how: str) -> dict[str, Any]:
         return estimate(unit * value, [unit * min(low, value), unit * max(high, value)], how)
