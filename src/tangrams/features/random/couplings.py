@@ -57,13 +57,21 @@ class Coupling(ABC):
             generator: a CPU generator.
         """
 
+    def prepare(self, drawn: Drawn) -> Drawn:
+        """What :meth:`apply` needs, worked out from all draws at once.
+
+        Args:
+            drawn: what :meth:`draw` gave, of any number of groups.
+        """
+        return drawn
+
     @abstractmethod
     def apply(self, x: Float[Tensor, "n d"], drawn: Drawn) -> Float[Tensor, "n count group"]:
         """Inner products ``w · x`` with every drawn vector.
 
         Args:
             x: samples.
-            drawn: what :meth:`draw` gave, in the dtype and on the device of ``x``.
+            drawn: what :meth:`prepare` gave, in the dtype and on the device of ``x``.
         """
 
     def dense(self, in_features: int, drawn: Drawn) -> Float[Tensor, "rows d"]:
@@ -71,7 +79,7 @@ class Coupling(ABC):
 
         Args:
             in_features: d.
-            drawn: what :meth:`draw` gave.
+            drawn: what :meth:`prepare` gave.
         """
         basis = torch.eye(in_features, dtype=drawn[0].dtype, device=drawn[0].device)
         return self.apply(basis, drawn).flatten(1).mT
@@ -193,9 +201,13 @@ class RotatedCoupling(Coupling):
         return (2 * torch._standard_gamma(half, generator)).sqrt()
 
     def draw(self, in_features: int, count: int, generator: torch.Generator) -> Drawn:
-        """A rotation and an arrangement of each group."""
+        """A rotation and the lengths of each group."""
         turned = self.rotation.draw(self.rotation.size(in_features), count, generator)
-        return turned, self.arrange(self.lengths(in_features, count, generator))
+        return turned, self.lengths(in_features, count, generator)
+
+    def prepare(self, drawn: Drawn) -> Drawn:
+        """The rotations, and what :meth:`arrange` makes of the lengths."""
+        return drawn[0], self.arrange(drawn[1])
 
     def apply(self, x: Float[Tensor, "n d"], drawn: Drawn) -> Float[Tensor, "n count group"]:
         """Turn the samples, then place them."""

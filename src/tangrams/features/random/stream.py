@@ -19,6 +19,10 @@ _SEEDS = 256
 """Strips whose seeds come from one block of the random stream."""
 
 
+_ELEMENTS = 1 << 20
+"""How many entries of W are worked out at once, in float64."""
+
+
 class Weights(NamedTuple):
     """Some rows of W, and as many standard normal offsets.
 
@@ -91,33 +95,39 @@ class WeightStream:
 
     def _dense(self, start: int, stop: int, like: Tensor) -> Weights:
         W, b = like.new_empty(stop - start, self.in_features), like.new_empty(stop - start)
-        for number in range(start // self.strip, -(-stop // self.strip)):
-            drawn, offsets = self._draw(number)
-            first = number * self.strip
-            low, high = max(start, first), min(stop, first + self.strip)
+        chunk = self.strip * max(1, _ELEMENTS // (self.strip * self.in_features))
+        first = start - start % self.strip
+        while first < stop:
+            drawn, offsets = self._draw(first, min(first + chunk, stop))
+            low, high = max(start, first), min(stop, first + len(offsets))
             vectors = self.coupling.dense(self.in_features, drawn)
             W[low - start : high - start] = vectors[low - first : high - first].to(like)
             b[low - start : high - start] = offsets[low - first : high - first].to(like)
+            first += len(offsets)
         return Weights(W, b)
 
     def _groups(self, start: int, stop: int, like: Tensor) -> tuple[int, Drawn, Tensor]:
         """The state of the groups that hold rows ``start … stop``, the first row of them, and all their offsets."""
 
         def draw(low: int, high: int) -> tuple[Drawn, Tensor]:
-            strips = [self._draw(number) for number in range(low // self.strip, -(-high // self.strip))]
-            drawn = tuple(torch.cat(parts).to(like) for parts in zip(*(drawn for drawn, _ in strips), strict=True))
-            return drawn, torch.cat([offsets for _, offsets in strips]).to(like)
+            drawn, offsets = self._draw(low, high)
+            return tuple(part.to(like) for part in drawn), offsets.to(like)
 
         if self.num_rows * like.dtype.itemsize * 8 > PANEL_BYTES:
             first = start - start % self.strip
-            return first, *draw(start, stop)
+            return first, *draw(first, stop)
         drawn, b = self._keep("groups", like, lambda: draw(0, self.num_rows))
         low, high = start // self.group, -(-stop // self.group)
         return low * self.group, tuple(part[low:high] for part in drawn), b[low * self.group : high * self.group]
 
-    def _draw(self, number: int) -> tuple[Drawn, Tensor]:
-        block, within = divmod(number, _SEEDS)
-        seeds = torch.randint(2**63 - 1, (_SEEDS,), generator=block_generator(self.seed, block))
-        generator = torch.Generator().manual_seed(int(seeds[within]))
-        drawn = self.coupling.draw(self.in_features, self.strip // self.group, generator)
-        return drawn, torch.randn(self.strip, generator=generator)
+    def _draw(self, start: int, stop: int) -> tuple[Drawn, Tensor]:
+        """All strips that begin from ``start`` on, itself a multiple of :attr:`strip`, and before ``stop``."""
+        parts, offsets = [], []
+        for number in range(start // self.strip, -(-stop // self.strip)):
+            block, within = divmod(number, _SEEDS)
+            seeds = torch.randint(2**63 - 1, (_SEEDS,), generator=block_generator(self.seed, block))
+            generator = torch.Generator().manual_seed(int(seeds[within]))
+            parts.append(self.coupling.draw(self.in_features, self.strip // self.group, generator))
+            offsets.append(torch.randn(self.strip, generator=generator))
+        drawn = tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        return self.coupling.prepare(drawn), torch.cat(offsets)
