@@ -11,8 +11,12 @@ from tangrams.kernels import (
     GammaExponential,
     LaplaceKernel,
     NormalizedReLUNTK,
+    PosteriorKernel,
+    ProductKernel,
+    ScaledKernel,
+    SumKernel,
 )
-from tangrams.kernels.ntk import GELU, AvgPool, Conv, Dense, Flatten, ReLU, Serial
+from tangrams.kernels.ntk import CCPNTK, GELU, NCPNTK, AvgPool, Conv, Dense, Flatten, ProductNTK, ReLU, Serial
 from tangrams.testing.conformance import Case, conformance, normal
 from tangrams.testing.suites.kernel import KernelSuite
 
@@ -36,6 +40,14 @@ def gamma_by_loops(x, y):
     return torch.stack([torch.stack([torch.exp(-(((a - b).norm() / 0.7) ** 1.5)) for b in y]) for a in x])
 
 
+LABELLED = torch.randn(5, 4, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+
+def posterior_by_inverse(x, y):
+    inverse = torch.linalg.inv(laplace_by_sklearn(LABELLED, LABELLED) + 0.09 * torch.eye(5, dtype=torch.float64))
+    return laplace_by_sklearn(x, y) - laplace_by_sklearn(x, LABELLED) @ inverse @ laplace_by_sklearn(LABELLED, y)
+
+
 def relu_ntk_by_loops(x, y):
     """One hidden layer, from the definition with acos."""
 
@@ -47,6 +59,11 @@ def relu_ntk_by_loops(x, y):
         return kernel / (2 * (0.2**2 + 1))
 
     return torch.stack([torch.stack([entry(a, b) for b in y]) for a in x])
+
+
+def coupled_by_hand(K):
+    """Three linear factors, the second and third with one added, read out by one layer."""
+    return K * (K + 1) ** 2 + K * (K + 1) ** 2 + 2 * K * K * (K + 1)
 
 
 TestKernels = conformance(
@@ -65,6 +82,9 @@ TestKernels = conformance(
     Case(lambda: FullyConnectedNTK(3, ReLU(), b_std=0.1), inputs=normal(4)),
     Case(lambda: FullyConnectedNTK(2, GELU()), inputs=normal(4), name="FullyConnectedNTK-gelu"),
     Case(lambda: FullyConnectedNNGP(3, ReLU(), b_std=0.1), inputs=normal(4)),
+    Case(lambda: ProductNTK(Serial(Dense(2**0.5), ReLU()), Dense()), inputs=normal(4)),
+    Case(lambda: CCPNTK(3), inputs=normal(4), reference=lambda x, y: coupled_by_hand(x @ y.mT / 4)),
+    Case(lambda: NCPNTK(3, ReLU()), inputs=normal(4)),
     Case(lambda: AnalyticNTK(CONVOLUTIONAL, event_shape=(2, 4, 4)), inputs=normal(2, 4, 4)),
     Case(lambda: AnalyticNNGP(CONVOLUTIONAL, event_shape=(2, 4, 4)), inputs=normal(2, 4, 4)),
     Case(
@@ -72,5 +92,25 @@ TestKernels = conformance(
         inputs=normal(2, 4, 4),
         reference=lambda x, y: AnalyticNTK(CONVOLUTIONAL).gram(x, y),
         name="AnalyticNTK-blocks",
+    ),
+    Case(
+        lambda: SumKernel(exact(LaplaceKernel(), lengthscale=1.3), FullyConnectedNTK(2)),
+        inputs=normal(4),
+        reference=lambda x, y: laplace_by_sklearn(x, y) + FullyConnectedNTK(2).gram(x, y),
+    ),
+    Case(
+        lambda: ProductKernel(exact(LaplaceKernel(), lengthscale=1.3), FullyConnectedNTK(2)),
+        inputs=normal(4),
+        reference=lambda x, y: laplace_by_sklearn(x, y) * FullyConnectedNTK(2).gram(x, y),
+    ),
+    Case(
+        lambda: ScaledKernel(exact(LaplaceKernel(), lengthscale=1.3), 2.5),
+        inputs=normal(4),
+        reference=lambda x, y: 2.5 * laplace_by_sklearn(x, y),
+    ),
+    Case(
+        lambda: PosteriorKernel(exact(LaplaceKernel(), lengthscale=1.3), LABELLED, noise=0.3),
+        inputs=normal(4),
+        reference=posterior_by_inverse,
     ),
 )

@@ -20,6 +20,7 @@ from tangrams.data.regression import (
     unit_circle,
 )
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
+from tangrams.data.sphere import sphere_quadrature
 from tangrams.data.split import Split
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "nonpolynomial",
     "parametric_curve",
     "plant",
+    "sphere_quadrature",
     "split_item",
     "stack_samples",
     "unit_circle",

@@ -3,8 +3,9 @@
 A network is a value: ``Serial(Dense(2**0.5), ReLU(), Dense())``. :class:`AnalyticNTK` and :class:`AnalyticNNGP` are its
 two kernels; :class:`FullyConnectedNTK` spells out the usual one. Layers: :class:`Dense`, :class:`Conv`,
 :class:`AvgPool`, :class:`GlobalAvgPool`, :class:`Flatten`, :class:`LayerNorm`, :class:`Identity`. They combine by
-:class:`Serial`, :class:`ParallelSum` (residual blocks) and :class:`ParallelProduct` (polynomial networks). Activations
-have closed duals; :class:`QuadratureDual` takes any other smooth one.
+:class:`Serial`, :class:`ParallelSum` (residual blocks) and :class:`ParallelProduct` (polynomial networks, whose kernels
+:class:`ProductNTK`, :class:`CCPNTK` and :class:`NCPNTK` spell out); :class:`Offset` adds a constant. Activations have
+closed duals; :class:`QuadratureDual` takes any other smooth one.
 """
 
 from tangrams.kernels.ntk.analytic import AnalyticNNGP, AnalyticNTK
@@ -18,18 +19,22 @@ from tangrams.kernels.ntk.layers import (
     Identity,
     Layer,
     LayerNorm,
+    Offset,
     ParallelProduct,
     ParallelSum,
     Serial,
 )
 from tangrams.kernels.ntk.normalized_relu import NormalizedReLUNTK
 from tangrams.kernels.ntk.piecewise_duals import ABReLU, Abs, Heaviside, LeakyReLU, ReLU, Sign
+from tangrams.kernels.ntk.polynomial import CCPNTK, NCPNTK, ProductNTK
 from tangrams.kernels.ntk.series_duals import Hermite, Polynomial, QuadratureDual
 from tangrams.kernels.ntk.smooth_duals import GELU, RBF, Cos, Erf, Exp, Gaussian, Sin
 from tangrams.kernels.ntk.state import KernelState
 
 __all__ = [
+    "CCPNTK",
     "GELU",
+    "NCPNTK",
     "RBF",
     "ABReLU",
     "Abs",
@@ -55,9 +60,11 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "NormalizedReLUNTK",
+    "Offset",
     "ParallelProduct",
     "ParallelSum",
     "Polynomial",
+    "ProductNTK",
     "QuadratureDual",
     "ReLU",
     "Serial",

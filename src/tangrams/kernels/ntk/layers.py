@@ -82,6 +82,26 @@ def weigh(state: KernelState, W_std: float, b_std: float) -> KernelState:
 
 
 @dataclass(frozen=True)
+class Offset(Layer):
+    r"""A constant added to every unit, as where a product keeps one of its factors [012].
+
+    .. math:: h ← h + c, \qquad K ← K + c^2, \qquad Θ ← Θ
+
+    Args:
+        value: c.
+    """
+
+    value: float = 1.0
+
+    def __call__(self, state: KernelState) -> KernelState:
+        """The square of the constant joins the covariances; cross terms vanish for centred units."""
+        if not state.centred:
+            raise ValueError("Offset needs units of mean zero, as behind a Dense: their mean is not known here")
+        shift = self.value**2
+        return replace(state, **state.covariances(lambda cov: cov + shift), gaussian=False, centred=shift == 0)
+
+
+@dataclass(frozen=True)
 class Flatten(Layer):
     """All positions and channels become features: the mean of the kernel over equal positions."""
 
