@@ -17,6 +17,13 @@ predicts the error of ridge regression for any number of samples and features, f
 """
 
 from tangrams.lens.activation_memory import ActivationMemoryMeter
+from tangrams.lens.batchnorm_features import (
+    GammaStatistics,
+    dead_channels,
+    gamma_statistics,
+    small_gammas_zeroed,
+    zero_fractions,
+)
 from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
 from tangrams.lens.eigenframework import (
     Eigenstructure,
@@ -94,6 +101,7 @@ __all__ = [
     "EventScore",
     "Fidelity",
     "ForgettingTracker",
+    "GammaStatistics",
     "GramTask",
     "LabelCalibration",
     "LabelErrors",
@@ -118,6 +126,7 @@ __all__ = [
     "boundary_distances",
     "calibrate_label_errors",
     "count_errors",
+    "dead_channels",
     "degree_energy",
     "error_l2_norm",
     "exact_duplicates",
@@ -126,6 +135,7 @@ __all__ = [
     "fit_risk_law",
     "frequency_error",
     "fresh_spectrum",
+    "gamma_statistics",
     "gegenbauer",
     "harmonics",
     "k_centre_order",
@@ -151,6 +161,7 @@ __all__ = [
     "ridge_risk",
     "rms_norm",
     "score_events",
+    "small_gammas_zeroed",
     "smoother_explanations",
     "solve_gamma",
     "spectral_report",
@@ -158,6 +169,7 @@ __all__ = [
     "surrogate_fidelity",
     "top_similar",
     "weight_spectrum",
+    "zero_fractions",
     "zonal",
     "zonal_spectrum",
 ]

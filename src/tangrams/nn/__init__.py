@@ -5,6 +5,7 @@ interpolates, :class:`PolyharmonicCascade` many of them.
 :class:`CCP`, :class:`NCP` and :class:`ProductBlock` multiply layers.
 :class:`CompressedLinear` keeps a compressed copy of its input for the backward pass, made by :class:`PAMM`,
 :class:`UniformRows` or :class:`RandomProjection`.
+:func:`freeze_except` and :class:`UpdateMask` train a part of a network.
 How initial weights and learning rates follow the width is in :mod:`tangrams.nn.parametrizations`, optimisers are in
 :mod:`tangrams.nn.optim`.
 :class:`RandomFeatureAttention` attends in linear time.
@@ -17,15 +18,30 @@ from tangrams.nn.activation_compression import (
     UniformRows,
     compress_activations_,
 )
+from tangrams.nn.freezing import (
+    BatchNormAffine,
+    UpdateMask,
+    batchnorm_affine,
+    batchnorm_layers,
+    freeze_except,
+    init_batchnorm_,
+    output_layer,
+    random_entries,
+    random_entries_per_channel,
+)
 from tangrams.nn.ntk_linear import NTKConv2d, NTKLinear
 from tangrams.nn.polyharmonic import PolyharmonicCascade, SplinePackage
 from tangrams.nn.polynomial import CCP, NCP, ProductBlock
 from tangrams.nn.random_feature_attention import RandomFeatureAttention, linear_attention
+from tangrams.nn.training_recipe import CIFAR_RECIPE, IMAGENET_RECIPE, TrainingRecipe
 
 __all__ = [
     "CCP",
+    "CIFAR_RECIPE",
+    "IMAGENET_RECIPE",
     "NCP",
     "PAMM",
+    "BatchNormAffine",
     "CompressedLinear",
     "NTKConv2d",
     "NTKLinear",
@@ -34,7 +50,16 @@ __all__ = [
     "RandomFeatureAttention",
     "RandomProjection",
     "SplinePackage",
+    "TrainingRecipe",
     "UniformRows",
+    "UpdateMask",
+    "batchnorm_affine",
+    "batchnorm_layers",
     "compress_activations_",
+    "freeze_except",
+    "init_batchnorm_",
     "linear_attention",
+    "output_layer",
+    "random_entries",
+    "random_entries_per_channel",
 ]
