@@ -4,6 +4,7 @@
 public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked download.
 """
 
+from tangrams.data.augment import flip_and_crop
 from tangrams.data.digits import CONFUSABLE_DIGITS, PlantedSplit, digits
 from tangrams.data.errors import DataNotFoundError
 from tangrams.data.labelled import Labelled
@@ -36,6 +37,7 @@ __all__ = [
     "as_dataset",
     "digits",
     "fingerprint",
+    "flip_and_crop",
     "franke",
     "friedman1",
     "friedman2",

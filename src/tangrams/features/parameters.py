@@ -91,12 +91,13 @@ class Parameters:
         return {name: found[name] for name in self.names}
 
 
-def select_parameters(model: nn.Module, params: Selection = None) -> Parameters:
+def select_parameters(model: nn.Module, params: Selection = None, *, who: str = "TangentFeatures") -> Parameters:
     """Choose parameters and lay out their columns.
 
     Args:
         model: the network.
         params: None for all that require grad; names; a module or modules; or a predicate ``(name, parameter)``.
+        who: is named where nothing is selected.
 
     Raises:
         ValueError: for unknown or frozen names, foreign modules, or an empty selection.
@@ -107,7 +108,7 @@ def select_parameters(model: nn.Module, params: Selection = None) -> Parameters:
     ordered = [(name, p) for name, p in model.named_parameters() if id(p) in kept]
     if not ordered:
         what = "no parameter requires grad" if params is None else f"params={params!r} selects none that requires grad"
-        raise ValueError(f"TangentFeatures has nothing to differentiate: {what} in {type(model).__name__}")
+        raise ValueError(f"{who} has nothing to differentiate: {what} in {type(model).__name__}")
     return Parameters(_blocks(ordered))
 
 
