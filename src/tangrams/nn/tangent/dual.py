@@ -20,6 +20,16 @@ class Dual(NamedTuple):
     tangent: Any
 
 
+def make_dual(value: Tensor, tangent: Tensor) -> Tensor:
+    """A tensor of torch's forward mode; ``forward_ad.make_dual`` without its lookups, in the one level there is."""
+    return torch._VF._make_dual(value, tangent, level=0)  # type: ignore[attr-defined]
+
+
+def read_dual(x: Tensor) -> Dual:
+    """Value and tangent of a tensor of torch's forward mode; None for a tangent that it does not have."""
+    return Dual(*torch._VF._unpack_dual(x, level=0))  # type: ignore[attr-defined]
+
+
 def plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """The sum of two tangents, None being zero."""
     if a is None:

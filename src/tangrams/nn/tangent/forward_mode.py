@@ -13,15 +13,24 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from tangrams.nn.tangent.dual import make_dual
 from tangrams.nn.tangent.table import COMPOSED, RULES, Pass
 
 CHECKPOINT = "activation checkpointing runs layers again in backward, where their tangents are gone: turn it off"
 """Said where a network checkpoints while its tangents are trained."""
 
-_RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+_PLAIN = {
+    F.scaled_dot_product_attention,
+    F.multi_head_attention_forward,
+    torch.lstm,
+    torch.gru,
+    torch.rnn_tanh,
+    torch.rnn_relu,
+}
 
 
 class ForwardMode(TorchFunctionMode):
@@ -39,33 +48,30 @@ class ForwardMode(TorchFunctionMode):
             try:
                 dual = rule(*args, **kwargs)
             except Pass:
+                pass
+            else:
+                return make_dual(dual.value, dual.tangent)
+        if func in _PLAIN:
+            # Fused attention, and the recurrent kernels of other libraries, have no tangents.
+            mkldnn, cudnn = torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False)
+            with sdpa_kernel(SDPBackend.MATH), mkldnn, cudnn:
                 return func(*args, **kwargs)
-            return forward_ad.make_dual(dual.value, dual.tangent)
-        if func in _RECURRENT:
-            return _recurrent(func, args, kwargs)
         func = COMPOSED.get(func, func)
         return func(*args, **kwargs)
 
 
-def _recurrent(func: Any, args: Any, kwargs: Any) -> Any:
-    """By torch's own kernels: those of other libraries have no tangents."""
-    with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
-        return func(*args, **kwargs)
-
-
 @contextmanager
-def dual_numbers(train: bool) -> Iterator[None]:
-    """Inside, tensors made by ``forward_ad.make_dual`` carry tangents through everything.
+def dual_numbers(train: bool) -> Iterator[ForwardMode]:
+    """Inside, tensors may carry tangents, and torch's functions carry them on.
 
     Args:
         train: whether what comes out will be differentiated in reverse mode.
 
     Yields:
-        Nothing.
+        What to run the network in.
     """
     no_checkpoint: Any = nullcontext()
     if train and torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
         no_checkpoint = torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINT)
-    # Attention's fused kernels have no tangents.
-    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), no_checkpoint, ForwardMode():
-        yield
+    with forward_ad.dual_level(), no_checkpoint:
+        yield ForwardMode()

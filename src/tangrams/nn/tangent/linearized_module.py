@@ -2,19 +2,18 @@ r"""A network's first-order expansion in its weights, as a module whose paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.func import functional_call, jvp
 
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.parameters import Parameters, Selection, select_parameters
 from tangrams.features.tangent.guards import refuse_rewriting
-from tangrams.nn.tangent.dual import Dual
+from tangrams.nn.tangent.borrow import Borrowed
+from tangrams.nn.tangent.dual import Dual, make_dual
 from tangrams.nn.tangent.errors import BasePointMismatchError
 from tangrams.nn.tangent.forward_mode import dual_numbers
 from tangrams.nn.tangent.places import naming_the_layer
@@ -67,7 +66,7 @@ class LinearizedModule(nn.Module):
             like = known[block.members[0]]
             self.tangent.grow(block.name, nn.Parameter(torch.zeros(block.shape, dtype=like.dtype, device=like.device)))
         self.fingerprint: str = self._ref.fingerprint()
-        self._token = self._versions()
+        self._token = Borrowed(self._ref.model).versions()
 
     @property
     def base(self) -> nn.Module:
@@ -117,41 +116,45 @@ class LinearizedModule(nn.Module):
     def _run(self, args: Any, kwargs: Any) -> Returned:
         if torch._C._functorch.maybe_current_level() is not None:
             return self._inside_torch_func(args, kwargs)
-        self._require_same_weights()
-        train = torch.is_grad_enabled()
         if torch.is_inference_mode_enabled():
-            args, kwargs = changed((args, kwargs), torch.clone)
-        elif not train:
+            with torch.inference_mode(False), torch.no_grad():
+                return self._run(*changed((args, kwargs), torch.clone))
+        borrowed = Borrowed(self._ref.model)
+        self._require_same_weights(borrowed)
+        train = torch.is_grad_enabled()
+        if not train:
             args, kwargs = changed((args, kwargs), torch.detach)
-        with self._ref.session() as model, naming_the_layer(model), dual_numbers(train):
-            weights = {
-                name: forward_ad.make_dual(value, tangent) for name, (value, tangent) in self._weights(train).items()
-            }
-            with _swapped(model, self._ref.known.parameters, weights):
-                found = Returned.read(model(*args, **kwargs), type(model).__name__)
-        self._token = self._versions()
+        with naming_the_layer(borrowed.model), dual_numbers(train) as forward_mode:
+            weights = {id(p): make_dual(value, tangent) for p, value, tangent in self._weights(train)}
+            with borrowed.with_parameters(lambda p: weights[id(p)] if id(p) in weights else p.detach()) as model:
+                with forward_mode:
+                    returned = model(*args, **kwargs)
+                found = Returned.read(returned, type(model).__name__)
+        self._token = borrowed.versions()
         return found
 
-    def _weights(self, train: bool) -> dict[str, tuple[Tensor, Tensor]]:
-        """Every trained parameter by name, with its tangent."""
-        known = self._ref.known.parameters
+    def _weights(self, train: bool) -> Iterator[tuple[nn.Parameter, Tensor, Tensor]]:
+        """The trained parameters.
+
+        Yields:
+            A parameter, its value and its tangent.
+        """
+        known = dict(self._ref.model.named_parameters(remove_duplicate=False))
         tangents = self.tangents()
-        found = {}
         for block in self._parameters_of_base.blocks:
             run = tangents[block.name] if train else tangents[block.name].detach()
             for name, position in zip(block.members, block.positions, strict=True):
-                value = known[name].detach()
+                p = known[name]
                 if position is None:
-                    found[name] = value, run
+                    yield p, p.detach(), run
                 else:
                     own = run.reshape(-1)[position.to(run.device)]
-                    found[name] = value.contiguous(), own.reshape(value.shape)
-        return found
+                    yield p, p.detach().contiguous(), own.reshape(p.shape)
 
     def _inside_torch_func(self, args: Any, kwargs: Any) -> Returned:
         """Under a transform of ``torch.func``, by its own forward mode, which nests in all the others."""
+        weights = list(self._weights(True))
         with self._ref.session() as model:
-            weights = self._weights(True)
 
             def function(values: dict[str, Tensor]) -> tuple[Tensor, ...]:
                 nonlocal returned
@@ -159,16 +162,13 @@ class LinearizedModule(nn.Module):
                 return tuple(tensors_of(returned))
 
             returned = None
-            values = {name: value for name, (value, _) in weights.items()}
-            pair = jvp(function, (values,), ({name: tangent for name, (_, tangent) in weights.items()},))
+            names = {id(p): name for name, p in model.named_parameters()}
+            values = {names[id(p)]: value for p, value, _ in weights}
+            pair = jvp(function, (values,), ({names[id(p)]: tangent for p, _, tangent in weights},))
             return Returned(returned, *pair)
 
-    def _versions(self) -> tuple[Any, ...]:
-        model = self._ref.model
-        return tuple((t.data_ptr(), t._version) for t in (*model.parameters(), *model.buffers()))
-
-    def _require_same_weights(self) -> None:
-        token = self._versions()
+    def _require_same_weights(self, borrowed: Borrowed) -> None:
+        token = borrowed.versions()
         if token == self._token:
             return
         if self._ref.fingerprint() != self.fingerprint:
@@ -227,27 +227,3 @@ class _Tree(nn.Module):
         for part in path:
             node = node._modules[part]  # type: ignore[assignment]
         return node._parameters[leaf]  # type: ignore[return-value]
-
-
-@contextmanager
-def _swapped(model: nn.Module, known: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """The network with dual numbers in place of its parameters, under every name that they have."""
-    by_identity = {id(known[name]): dual for name, dual in weights.items()}
-    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
-    slots = [
-        (module._parameters, key, p)
-        for module in model.modules()
-        for key, p in module._parameters.items()
-        if id(p) in by_identity
-    ]
-    try:
-        for entries, key, p in slots:
-            dual = by_identity[id(p)]
-            dual._is_param = True  # for isinstance(…, nn.Parameter)  # type: ignore[attr-defined]
-            entries[key] = dual  # type: ignore[assignment]
-        yield
-    finally:
-        for entries, key, p in slots:
-            entries[key] = p
-        for module in recurrent:
-            module._init_flat_weights()

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from tangrams.features.errors import TangentError
-from tangrams.nn.tangent.dual import Dual, filled
+from tangrams.nn.tangent.dual import Dual, filled, read_dual
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Returned:
             TangentError: if nothing in it carries a tangent.
         """
         leaves = tensors_of(returned)
-        pairs = [forward_ad.unpack_dual(t) for t in leaves]
+        pairs = [read_dual(t) for t in leaves]
         if all(pair.tangent is None for pair in pairs):
             raise TangentError(
                 f"nothing that {who} returned depends on its trained parameters: its forward detaches them, runs "
                 "under no_grad, or does not use them"
             )
-        values = tuple(pair.primal for pair in pairs)
+        values = tuple(pair.value for pair in pairs)
         tangents = tuple(filled(pair.tangent, t) for pair, t in zip(pairs, values, strict=True))
         return cls(returned, values, tangents)
 

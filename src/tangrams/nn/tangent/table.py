@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from tangrams.features.errors import TangentError
 from tangrams.nn.tangent import rules
-from tangrams.nn.tangent.dual import Dual
+from tangrams.nn.tangent.dual import Dual, read_dual
 
 _ABSENT = Dual(None, None)
 
@@ -31,10 +30,10 @@ def read(x: Any) -> Dual:
         return _ABSENT
     if not isinstance(x, Tensor):
         raise Pass
-    value, tangent = forward_ad.unpack_dual(x)
-    if value.requires_grad:
+    dual = read_dual(x)
+    if dual.value.requires_grad:
         raise Pass
-    return Dual(value, tangent)
+    return dual
 
 
 def _moving(*operands: Dual) -> tuple[Dual, ...]:
