@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,15 +35,12 @@ def gamma_statistics(model: nn.Module, threshold: float = 0.01, *, bins: int = 5
     """How many scales of each BatchNorm layer are near zero, and how all are spread.
 
     The sign of a scale flips a feature and switches nothing off, so that ``|γ|`` is counted, in bins that are the same
-    for all layers.
+    for all layers. A negative threshold and a network without such layers are a ``ValueError``.
 
     Args:
         model: the network.
         threshold: below it a channel counts as switched off.
         bins: of the histogram.
-
-    Raises:
-        ValueError: if the threshold is negative, or the network has no BatchNorm layer with scales.
 
     Example:
         >>> norm = nn.BatchNorm1d(4)
@@ -82,7 +81,7 @@ def zero_fractions(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Flo
     totals: dict[str, int] = {}
     calls: dict[str, int] = {}
 
-    def count(name: str, out: Tensor) -> None:
+    def count(name: str, module: nn.Module, inputs: Any, out: Tensor) -> None:
         calls[name] = calls.get(name, 0) + 1
         key = name if calls[name] == 1 else f"{name}#{calls[name]}"
         flat = out.detach().transpose(0, 1).flatten(1) if out.ndim > 1 else out.detach()[None]
@@ -91,7 +90,7 @@ def zero_fractions(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Flo
 
     with ModelRef(model).session() as network, torch.no_grad():
         handles = [
-            module.register_forward_hook(lambda _, __, out, name=name: count(name, out))
+            module.register_forward_hook(partial(count, name))
             for name, module in network.named_modules()
             if isinstance(module, nn.ReLU)
         ]
@@ -115,15 +114,12 @@ def dead_channels(
 ) -> dict[str, Bool[Tensor, "channels"]]:
     """The channels behind each ``nn.ReLU`` that are zero in more than a share ``threshold`` of the cases.
 
-    Counted by :func:`zero_fractions`, whose refusals hold here.
+    Counted by :func:`zero_fractions`, whose refusals hold here; a negative threshold is a ``ValueError``, too.
 
     Args:
         model: the network; left as it was.
         batches: what it is called with.
         threshold: the share.
-
-    Raises:
-        ValueError: if the threshold is negative.
     """
     _check_threshold("dead_channels", threshold)
     return {name: share > threshold for name, share in zero_fractions(model, batches).items()}
@@ -133,7 +129,8 @@ def dead_channels(
 def small_gammas_zeroed(model: nn.Module, threshold: float = 0.01) -> Iterator[int]:
     """Sets every BatchNorm scale with ``|γ| < threshold`` to zero, for as long as the block lasts.
 
-    An accuracy that stays where it was shows that these channels said nothing; their shifts remain.
+    An accuracy that stays where it was shows that these channels said nothing; their shifts remain. Refuses what
+    :func:`gamma_statistics` refuses.
 
     Args:
         model: the network.
@@ -141,9 +138,6 @@ def small_gammas_zeroed(model: nn.Module, threshold: float = 0.01) -> Iterator[i
 
     Yields:
         How many were.
-
-    Raises:
-        ValueError: if the threshold is negative, or the network has no BatchNorm layer with scales.
     """
     _check_threshold("small_gammas_zeroed", threshold)
     weights = [layer.weight for layer in batchnorm_layers(model).values()]

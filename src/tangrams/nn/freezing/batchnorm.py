@@ -23,7 +23,7 @@ class BatchNormAffine(NamedTuple):
     beta: Float[Tensor, "channels"]
 
 
-def batchnorm_layers(model: nn.Module) -> dict[str, nn.Module]:
+def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
     """The BatchNorm layers of a network, by name, each layer once.
 
     Args:

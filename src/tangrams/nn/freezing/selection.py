@@ -14,15 +14,14 @@ def freeze_except(model: nn.Module, params: Selection) -> list[nn.Parameter]:
     moves them, whether it was made before or after: momentum and weight decay act on parameters with a gradient only.
     Buffers are not parameters: a BatchNorm layer with frozen scales still renews its running statistics in training.
 
+    Unknown names, foreign modules and an empty choice are a ``ValueError``, and nothing is frozen then.
+
     Args:
         model: the network.
         params: what is trained: names; a module or modules; a predicate ``(name, parameter)``; None for all.
 
     Returns:
         The parameters to give to an optimiser, each once.
-
-    Raises:
-        ValueError: for unknown names, foreign modules, or an empty selection; nothing is frozen then.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
