@@ -15,8 +15,8 @@ from tangrams.testing.suites.estimator import estimator_conformance
 COORDINATES = {"check_stored_rows_are_never_held_whole": "two nodes per coordinate: beyond 65,536 it asks for a sketch"}
 
 TestCascades = estimator_conformance(
-    Case(lambda: CascadeClassifier((4,), epochs=8, batch_size=10, alpha=0.02), excuses=COORDINATES),
-    Case(lambda: CascadeRegressor((4,), epochs=8, batch_size=10, alpha=0.02), excuses=COORDINATES),
+    Case(lambda: CascadeClassifier((4,), epochs=6, batch_size=20, alpha=0.01), excuses=COORDINATES),
+    Case(lambda: CascadeRegressor((4,), epochs=6, batch_size=20, alpha=0.01), excuses=COORDINATES),
 )
 
 

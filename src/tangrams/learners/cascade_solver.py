@@ -71,10 +71,11 @@ class CascadeSolver:
             raise FloatingPointError(f"CascadeSolver: outputs overflow; normalise the data, or raise alpha ({alpha:g})")
         gradients = self._gradients(inputs, e)
         used, updates = alpha, []
+        shared = features[0] @ features[0].mT  # all models see the same samples
         for model in range(models):  # one at a time: a batch's Gram matrices are what takes memory
             H = [h if h.ndim == 2 else h[model] for h in features]
             G = [g[:, model].movedim(0, 1) for g in gradients]  # (n, C, m)
-            q, damping = _damped_solve(_tangent_gram(H, G), e[model].reshape(-1, 1), alpha)
+            q, damping = _damped_solve(_tangent_gram(shared, H, G), e[model].reshape(-1, 1), alpha)
             q = q.to(e.dtype).reshape(-1, C, 1)
             used = max(used, damping)
             updates.append([h.mT @ (g * q).sum(1) for h, g in zip(H, G, strict=True)])
@@ -105,15 +106,21 @@ class CascadeSolver:
         return found[::-1]
 
 
-def _tangent_gram(features: list[Tensor], gradients: list[Tensor]) -> Float[Tensor, "nC nC"]:
-    """``J Jᵀ`` of one model, sample-major: the feature and gradient Grams of every package, multiplied and added."""
-    T = torch.zeros((), device=features[0].device)
-    for h, g in zip(features, gradients, strict=True):
-        n, C, _ = g.shape
+def _tangent_gram(shared: Tensor, features: list[Tensor], gradients: list[Tensor]) -> Float[Tensor, "nC nC"]:
+    """``J Jᵀ`` of one model, sample-major: the feature and gradient Grams of every package, multiplied and added.
+
+    Args:
+        shared: the Gram of the first package's features.
+        features: H of every package, ``(n, ·)``.
+        gradients: G of every package, ``(n, C, ·)``.
+    """
+    n, C, _ = gradients[0].shape
+    T = torch.zeros(n, C, n, C, dtype=shared.dtype, device=shared.device)
+    for layer, (h, g) in enumerate(zip(features, gradients, strict=True)):
         flat = g.reshape(n * C, -1)
-        inner = (flat @ flat.mT).reshape(n, C, n, C)
-        T = T + ((h @ h.mT)[:, None, :, None] * inner).reshape(n * C, n * C)
-    return T
+        gram = shared if layer == 0 else h @ h.mT
+        T += gram[:, None, :, None] * (flat @ flat.mT).reshape(n, C, n, C)
+    return T.reshape(n * C, n * C)
 
 
 def _damped_solve(T: Tensor, e: Tensor, alpha: float) -> tuple[Tensor, float]:
