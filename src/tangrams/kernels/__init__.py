@@ -6,7 +6,9 @@ network of infinite width take :class:`AnalyticNTK` over the algebra in :mod:`ta
 :class:`PolyharmonicKernel`. For a network you have: :class:`EmpiricalNTK` in all its variants, :class:`ProjectedNTK`
 where memory is short, :class:`LabelledPseudoNTK` for how labelled samples teach one another, :class:`ConjugateKernel`
 and :class:`EmbeddingKernel` of activations;
-:class:`CosineKernel` divides any kernel's norms out. :class:`FeatureKernel` makes a kernel of any feature map.
+:class:`CosineKernel` divides any kernel's norms out, :class:`PosteriorKernel` conditions on labelled samples,
+:class:`SumKernel`, :class:`ProductKernel` and :class:`ScaledKernel` combine. :class:`FeatureKernel` makes a kernel of
+any feature map.
 """
 
 from tangrams.kernels.base import Kernel
@@ -26,7 +28,11 @@ from tangrams.kernels.ntk import (
     NormalizedReLUNTK,
 )
 from tangrams.kernels.polyharmonic import PolyharmonicKernel
+from tangrams.kernels.posterior_kernel import PosteriorKernel
+from tangrams.kernels.product_kernel import ProductKernel
 from tangrams.kernels.projected_ntk import ProjectedNTK
+from tangrams.kernels.scaled_kernel import ScaledKernel
+from tangrams.kernels.sum_kernel import SumKernel
 
 __all__ = [
     "AnalyticNNGP",
@@ -44,6 +50,10 @@ __all__ = [
     "LaplaceKernel",
     "NormalizedReLUNTK",
     "PolyharmonicKernel",
+    "PosteriorKernel",
+    "ProductKernel",
     "ProjectedNTK",
+    "ScaledKernel",
+    "SumKernel",
     "ZeroGradientError",
 ]

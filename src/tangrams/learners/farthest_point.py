@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal, no_type_check
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
 from tangrams.learners.base import HasGram, KernelMixin, as_array, as_targets, num_samples, take_samples
+from tangrams.learners.nearest import Nearest
 
 
 class FarthestPointClustering(KernelMixin, ClusterMixin, BaseEstimator):
@@ -111,21 +113,16 @@ def farthest_point_heads(K: Float[np.ndarray, "n n"], count: int) -> tuple[Int[n
     n = len(K)
     if count >= n:
         return np.arange(n), np.arange(n)
-    off_diagonal = K.astype(np.float64, copy=True)
-    np.fill_diagonal(off_diagonal, -np.inf)
-    heads = [int(off_diagonal.argmax()) // n]
-    labels = np.zeros(n, dtype=np.int64)
-    own = K[:, heads[0]].astype(np.float64, copy=True)  # similarity to one's head; heads never move
-    own[heads[0]] = np.inf
+    apart = -torch.from_numpy(np.asarray(K, dtype=np.float64))
+    first = int(apart.clone().fill_diagonal_(torch.inf).argmin()) // n
+    nearest, heads = Nearest(n, apart), []
     while len(heads) < count:
-        head = int(own.argmin())
-        closer = K[:, head] > own
-        labels[closer] = len(heads)
-        labels[head] = len(heads)
-        own[closer] = K[closer, head]
-        own[head] = np.inf
+        head = int(nearest.distance.argmax()) if heads else first
+        nearest.attach(apart[:, head], len(heads))
+        nearest.centre[head] = len(heads)
+        nearest.distance[head] = -torch.inf  # heads never move
         heads.append(head)
-    return np.array(heads), labels
+    return np.array(heads), nearest.centre.numpy()
 
 
 def self_maximal(K: Any) -> np.ndarray:

@@ -32,6 +32,8 @@ class KhatriRaoSketch(Sketch):
         ``(n, p)`` → ``(n, k)``
     """
 
+    takes_outer = True
+
     def _draw(self, run: int, column: Column, like: Tensor) -> _Sides:
         generator = block_generator(self.seed, run)
         o, i = matrix_shape(column)
