@@ -179,7 +179,7 @@ def test_scipys_count_sketch_is_as_heavy_tailed_as_ours():
     b[-1] = 1.0
     lost = 0
     for seed in range(draws):
-        sketched = scipy.linalg.clarkson_woodruff_transform(np.column_stack([A, b]), k, seed=seed)
+        sketched = scipy.linalg.clarkson_woodruff_transform(np.column_stack([A, b]), k, rng=seed)
         lost += np.abs(np.linalg.lstsq(sketched[:, :d], sketched[:, d], rcond=None)[0]).max() > 0.4
     ours = sum(
         np.abs(SketchedLeastSquares(CountSketch(k, seed=seed)).fit(A, b).coef_).max() > 0.4 for seed in range(draws)
