@@ -14,6 +14,7 @@ is :math:`{}_1F_1(d; d/2; \tfrac12 \lVert v \rVert^2 (1 + c \sin φ))`, that ove
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from torch import Tensor
 
 _NODES = 64
 """Nodes of the quadrature over the angle; its weight is cut where it is below e^-50."""
+
+_BINS = 1 << 11
+"""Bins of squared lengths."""
 
 _ELEMENTS = 1 << 22
 """How many terms of series are summed at once."""
@@ -45,43 +49,74 @@ def rf_conformity(W: Float[Tensor, "m d"], v: Float[Tensor, "d"]) -> float:
     m, d = W.shape
     if m < 2 or v.shape != (d,):
         raise ValueError(f"rf_conformity needs at least 2 vectors and a v of {d} entries, got {m} and {tuple(v.shape)}")
-    i, j = torch.triu_indices(m, m, 1)
-    W = W.double()
-    squares = torch.cat(
-        [(W[a] + W[b]).square().sum(1) for a, b in zip(i.split(1 << 16), j.split(1 << 16), strict=True)]
-    )
-    return float(conformity_of_lengths(squares.clamp_min(0), d, v.double().square().sum()).exp())
+    lengths = pair_lengths(W.double()[None])[0]
+    return float(log_conformity_of_lengths(lengths, d, v.double().square().sum()).exp())
 
 
-def conformity_of_lengths(squares: Float[Tensor, "..."], d: int, square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Log ρ from ‖w + w′‖² of drawn pairs.
+class Lengths(NamedTuple):
+    """The law of a squared length.
+
+    Attributes:
+        squares: its values.
+        probabilities: theirs.
+    """
+
+    squares: Float[Tensor, "q"]
+    probabilities: Float[Tensor, "q"]
+
+
+def pair_lengths(W: Float[Tensor, "g m d"]) -> tuple[Lengths, Lengths]:
+    """The laws of ‖w + w′‖² and ‖w − w′‖² over all pairs of vectors of a group.
+
+    Where there are many pairs, of bins that are too narrow to be told from them.
 
     Args:
-        squares: of the pairs.
-        d: the dimension in which they are turned.
+        W: groups of vectors, in rows.
+    """
+    m = W.shape[1]
+    i, j = torch.triu_indices(m, m, 1)
+    norms = W.square().sum(-1)
+    both, product = norms[:, i] + norms[:, j], 2 * (W @ W.mT)[:, i, j]
+    return _binned((both + product).clamp_min(0).flatten()), _binned((both - product).clamp_min(0).flatten())
+
+
+def _binned(squares: Float[Tensor, "p"]) -> Lengths:
+    if len(squares) <= _BINS:
+        return Lengths(squares, torch.full_like(squares, 1 / len(squares)))
+    low, high = squares.aminmax()
+    index = ((squares - low) * (_BINS / (high - low).clamp_min(1e-300))).long().clamp_max(_BINS - 1)
+    counts = torch.bincount(index, minlength=_BINS)
+    means = torch.bincount(index, weights=squares, minlength=_BINS) / counts.clamp_min(1)
+    return Lengths(means[counts > 0], counts[counts > 0] / len(squares))
+
+
+def log_conformity_of_lengths(lengths: Lengths, d: int, square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Log ρ from the law of ‖w + w′‖².
+
+    Args:
+        lengths: their law.
+        d: the dimension in which pairs are turned.
         square: ‖v‖².
     """
-    squares = squares.flatten()
-    found = [
-        torch.logsumexp(log_series(None, d / 2, value * squares / 4), 0) - math.log(len(squares))
-        for value in square.flatten()
-    ]
-    return torch.stack(found).reshape(square.shape) if found else square.clone()
+    z = square[..., None] * lengths.squares / 4
+    return torch.logsumexp(log_series(None, d / 2, z) + lengths.probabilities.log(), -1)
 
 
 def cosine_conformity_of_lengths(
-    squares: Float[Tensor, "..."], d: int, square: Float[Tensor, "*b"]
+    lengths: tuple[Lengths, Lengths], d: int, square: Float[Tensor, "*b"]
 ) -> Float[Tensor, "*b"]:
-    """E cos(w·v) cos(w′·v) from ‖w ± w′‖² of drawn pairs.
+    """E cos(w·v) cos(w′·v) from the laws of ‖w ± w′‖².
 
     Args:
-        squares: of the sums and differences of the pairs.
-        d: the dimension in which they are turned.
+        lengths: of the sums and of the differences.
+        d: the dimension in which pairs are turned.
         square: ‖v‖².
     """
-    lengths = squares.flatten().numpy()
-    found = [float(special.hyp0f1(d / 2, -value * lengths / 4).mean()) for value in square.flatten().tolist()]
-    return torch.tensor(found, dtype=square.dtype).reshape(square.shape)
+    means = []
+    for law in lengths:
+        z = -square[..., None] * law.squares / 4
+        means.append((torch.from_numpy(special.hyp0f1(d / 2, z.numpy())) * law.probabilities).sum(-1))
+    return (means[0] + means[1]) / 2
 
 
 def equiangular_log_conformity(d: int, cosine: float, square: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tangrams.features.random.conformity import (
-    conformity_of_lengths,
+    Lengths,
     cosine_conformity_of_lengths,
     equiangular_cosine_conformity,
     equiangular_log_conformity,
+    log_conformity_of_lengths,
+    pair_lengths,
 )
 from tangrams.features.random.rotations import HaarRotation, Rotation
 from tangrams.features.random.simplex import oppose, simplex_matmul
@@ -22,8 +25,8 @@ from tangrams.operators.sketches.base import block_generator
 
 _IID_GROUP = 256
 
-_PAIRS = 1 << 15
-"""Pairs whose mean stands for an expectation that has no closed form."""
+_PAIRS = 1 << 21
+"""Ordered pairs whose mean stands for an expectation that has no closed form."""
 
 Drawn = tuple[Tensor, ...]
 """What a coupling drew for some groups of vectors: tensors whose first axis is the group."""
@@ -188,22 +191,10 @@ class RotatedCoupling(Coupling):
         """D, the dimension in which directions are turned."""
         return self.rotation.size(in_features)
 
-    def lengths(self, in_features: int, count: int, generator: torch.Generator) -> Float[Tensor, "count D"]:
-        """Lengths of Gaussian vectors: χ with D degrees of freedom.
-
-        Args:
-            in_features: d.
-            count: how many groups.
-            generator: a CPU generator.
-        """
-        size = self.rotation.size(in_features)
-        half = torch.full((count, size), size / 2, dtype=torch.float64)
-        return (2 * torch._standard_gamma(half, generator)).sqrt()
-
     def draw(self, in_features: int, count: int, generator: torch.Generator) -> Drawn:
         """A rotation and the lengths of each group."""
-        turned = self.rotation.draw(self.rotation.size(in_features), count, generator)
-        return turned, self.lengths(in_features, count, generator)
+        size = self.rotation.size(in_features)
+        return self.rotation.draw(size, count, generator), draw_lengths(size, count, generator)
 
     def prepare(self, drawn: Drawn) -> Drawn:
         """The rotations, and what :meth:`arrange` makes of the lengths."""
@@ -335,37 +326,41 @@ class SimplexPlusCoupling(RotatedCoupling):
         return torch.einsum("gij,ngj->ngi", arrangement, y)
 
     def log_conformity(self, in_features: int, square: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The simplex's, and what turning changes in the mean over drawn pairs: it has no closed form."""
+        """The simplex's, and what turning changes in the mean over a million drawn pairs: it has no closed form."""
         size = self.group_size(in_features)
+        turned, simplex = (log_conformity_of_lengths(law[0], size, square) for law in _lengths(size, self.sweeps))
         exact = equiangular_log_conformity(size, -1 / (size - 1), square)
-        turned, simplex = (
-            conformity_of_lengths((w + other).square().sum(-1), size, square) for w, other in self._pairs(size)
-        )
         return square + torch.log((exact - square).exp() + (turned - square).exp() - (simplex - square).exp())
 
     def cosine_conformity(self, in_features: int, square: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The simplex's, and what turning changes in the mean over drawn pairs: it has no closed form."""
+        """The simplex's, and what turning changes in the mean over a million drawn pairs: it has no closed form."""
         size = self.group_size(in_features)
-        turned, simplex = (
-            cosine_conformity_of_lengths(
-                torch.stack([(w + other).square().sum(-1), (w - other).square().sum(-1)]), size, square
-            )
-            for w, other in self._pairs(size)
-        )
+        turned, simplex = (cosine_conformity_of_lengths(law, size, square) for law in _lengths(size, self.sweeps))
         return equiangular_cosine_conformity(size, -1 / (size - 1), square) + turned - simplex
-
-    def _pairs(self, size: int) -> list[tuple[Tensor, Tensor]]:
-        """Vectors and their partners, each at a random distance in its group: turned, and in the simplex's corners."""
-        generator = block_generator(0, -1)
-        lengths = self.lengths(size, max(1, _PAIRS // size), generator)
-        shift = torch.randint(1, size, (len(lengths), 1), generator=generator)
-        partner = ((torch.arange(size) + shift) % size)[:, :, None].expand(-1, -1, size)
-        arranged = self.arrange(lengths), lengths[:, :, None] * _corners(size)
-        return [(W, W.gather(1, partner)) for W in arranged]
 
     def describe(self) -> dict[str, Any]:
         """Class, rotation and sweeps."""
         return {**super().describe(), "sweeps": self.sweeps}
+
+
+@lru_cache
+def _lengths(size: int, sweeps: int) -> list[tuple[Lengths, Lengths]]:
+    """Laws of ‖w ± w′‖² in groups that were turned, and of the same lengths in the corners of the simplex."""
+    count = max(1, _PAIRS // (size * (size - 1)))
+    simplex = draw_lengths(size, count, block_generator(0, -1))[:, :, None] * _corners(size)
+    return [pair_lengths(oppose(simplex, sweeps)), pair_lengths(simplex)]
+
+
+def draw_lengths(size: int, count: int, generator: torch.Generator) -> Float[Tensor, "count D"]:
+    """Lengths of Gaussian vectors: χ with D degrees of freedom.
+
+    Args:
+        size: D.
+        count: groups of D vectors.
+        generator: a CPU generator.
+    """
+    half = torch.full((count, size), size / 2, dtype=torch.float64)
+    return (2 * torch._standard_gamma(half, generator)).sqrt()
 
 
 def _corners(size: int) -> Float[Tensor, "D D"]:
