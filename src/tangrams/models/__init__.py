@@ -1,8 +1,16 @@
 """Whole systems assembled from the pieces.
 
 :class:`CifarResNet` is the residual network for small images, of :class:`BasicBlock`.
+:class:`InfinitePermutationEnsemble` and :class:`FinitePermutationEnsemble` learn a permutation of bits from k samples.
 """
 
 from tangrams.models.cifar_resnet import BasicBlock, CifarResNet
+from tangrams.models.permutation import FinitePermutationEnsemble, InfinitePermutationEnsemble, PermutationEnsemble
 
-__all__ = ["BasicBlock", "CifarResNet"]
+__all__ = [
+    "BasicBlock",
+    "CifarResNet",
+    "FinitePermutationEnsemble",
+    "InfinitePermutationEnsemble",
+    "PermutationEnsemble",
+]
