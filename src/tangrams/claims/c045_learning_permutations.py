@@ -1,9 +1,9 @@
 """Wide networks trained on k basis vectors permute the bits of any input, once enough of them are averaged [045].
 
 For k bits and a random permutation, ensembles are drawn from the exact law of infinitely wide networks, and the
-smallest number of networks for which many random inputs all come out is compared with the union bound. Its growth is
-compared with that of k log k. Finite networks are trained for k = 5 and asked all 31 inputs. Baselines: a single network, and
-the linear map of least norm through the same samples.
+smallest number of networks for which many random inputs all come out is compared with the union bound, and its growth
+with that of k log k. Finite networks are trained for k = 5 and asked all 31 inputs. Baselines: a single network, and the
+linear map of least norm through the same samples.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def measure(bits: Sequence[int], inputs: int, trials: int, width: int, networks:
         f"The mean of infinitely wide networks is right on all of {inputs} random inputs for k = {bits[0]} to {last}; "
         f"one network on {single:.1%} of them. At k = {last} {np.median(needed[last]):.0f} networks are enough (median "
         f"of {trials}; the bound asks for {bounds[last]}, for all inputs {every[last]}); the need grew "
-        f"{growth:.1f} times from k = {bits[0]}, k log k {stated:.1f} times. Networks of width {width} at k = 5 get {', '.join(f'{v:.1%}' for v in exact)} of all inputs "
-        f"right with {', '.join(map(str, networks))} averaged. The linear map of least norm through the same samples "
+        f"{growth:.1f} times from k = {bits[0]}, k log k {stated:.1f} times. Networks of width {width} at k = 5 get "
+        f"{', '.join(f'{v:.1%}' for v in exact)} of all inputs right with {', '.join(map(str, networks))} averaged. The linear map of least norm through the same samples "
         f"makes no mistake by itself: {linear}."
     )
     numbers: dict[str, Any] = {
