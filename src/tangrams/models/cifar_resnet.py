@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -83,7 +82,7 @@ class CifarResNet(nn.Module):
             b.shortcut for b in self.blocks if isinstance(b, BasicBlock) and not isinstance(b.shortcut, nn.Identity)
         ]
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    def forward(self, x: Tensor) -> Tensor:
         """Logits."""
         return self.fc(self.blocks(self.relu(self.bn(self.conv(x)))).mean((2, 3)))
 
@@ -115,7 +114,7 @@ class BasicBlock(nn.Module):
                 nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
+    def forward(self, x: Tensor) -> Tensor:
         """The block."""
         y = self.relu1(self.bn1(self.conv1(x)))
         return self.relu2(self.bn2(self.conv2(y)) + self.shortcut(x))
