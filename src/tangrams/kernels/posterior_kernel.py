@@ -43,7 +43,7 @@ class PosteriorKernel(CombinedKernel):
         super().__init__(kernel)
         self.noise = float(noise)
         self.labelled = x
-        self._known: tuple[Any, Tensor] | None = None
+        self._known: tuple[list[Tensor], Tensor] | None = None
 
     @property
     def kernel(self) -> Kernel:
@@ -54,12 +54,12 @@ class PosteriorKernel(CombinedKernel):
         """L with ``L Lᵀ = k(X, X) + σ² I``; part of the graph while hyper-parameters are trained."""
         parameters = list(self.kernel.parameters())
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        state = tuple((id(p), p._version) for p in parameters)
-        if not trained and self._known is not None and self._known[0] == state:
+        # By value: GPyTorch sets hyper-parameters through .data, which no version counter sees.
+        if not trained and self._known is not None and all(map(torch.equal, self._known[0], parameters)):
             return self._known[1]
         K = block(self.kernel, self.labelled, self.labelled).to(torch.float64)
         factor = torch.linalg.cholesky(K + self.noise**2 * torch.eye(len(K), dtype=K.dtype, device=K.device))
-        self._known = (state, factor.detach())
+        self._known = ([p.detach().clone() for p in parameters], factor.detach())
         return factor
 
     def _whitened(self, x: Any) -> Tensor:

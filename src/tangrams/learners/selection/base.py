@@ -140,7 +140,7 @@ class Greedy(ABC):
 
     def choose(self, free: Bool[Tensor, "n"]) -> tuple[int | None, float]:
         """The free sample with the largest score, the first of equals, and its score; None if none can be chosen."""
-        scores = self.scores(free).masked_fill(~free, -torch.inf).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+        scores = possible(self.scores(free)).masked_fill(~free, -torch.inf)
         i = int(scores.argmax())
         best = float(scores[i])
         return (i, best) if best > -torch.inf else (None, best)
@@ -158,7 +158,7 @@ class FixedScores(Greedy):
     """
 
     def __init__(self, values: Float[Tensor, "n"]) -> None:
-        self._values = values.nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+        self._values = possible(values)
         self._next = iter(self._values.argsort(descending=True, stable=True))
 
     def scores(self, free: Bool[Tensor, "n"]) -> Float[Tensor, "n"]:
@@ -173,3 +173,12 @@ class FixedScores(Greedy):
 
     def add(self, i: int) -> None:
         """Nothing changes."""
+
+
+def possible(scores: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Scores with −inf, which is never chosen, for whatever is not finite.
+
+    Args:
+        scores: of the pool.
+    """
+    return scores.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
