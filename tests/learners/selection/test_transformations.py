@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
 
 from tangrams.features import TangentFeatures
 from tangrams.kernels import FeatureKernel, LaplaceKernel, PosteriorKernel, ProductKernel, ScaledKernel, SumKernel
@@ -97,6 +98,128 @@ def test_gradient_likelihood_features_have_the_product_kernel_on_average():
 def test_random_likelihood_features_have_the_mean_that_the_formula_has():
     x, train = rows(8), rows(12, seed=1)
     draws = np.stack([ACSRandomFeatures(50, noise=0.5, random_state=s).fit(train).transform(x) for s in range(40)])
+    variance = PosteriorKernel(LINEAR, train, 0.5).diag(x).numpy()  # s: also the mean of (θᵀφ)²
+    expected = (0.5 * np.log1p(variance / 0.25) - 2 * variance / 0.5) / 50**0.5
+    z = (draws.mean((0, 2)) - expected) / (draws.std((0, 2)) / 2000**0.5)
+    assert np.abs(z).max() < 4.5
+
+
+def test_a_matrix_that_rounding_made_indefinite_is_factored_with_jitter():
+    matrix = torch.diag(torch.tensor([1.0, 1.0, -1e-9], dtype=torch.float64))
+    factor = jittered_cholesky(matrix)
+    torch.testing.assert_close(factor @ factor.mT, matrix, atol=2e-5, rtol=0)
+    with pytest.raises(ValueError, match="semi-definite"):
+        jittered_cholesky(torch.diag(torch.tensor([1.0, -9.0], dtype=torch.float64)))
+
+
+def test_the_sketch_of_products_multiplies_the_sketches_of_the_sides():
+    sketch = KhatriRaoSketch(11, seed=3).bind((Column("weight", (5, 4), 0, 20), Column("bias", (5,), 20, 25)))
+    left, right = rows(3, 5), rows(3, 4, seed=1)
+    out = torch.zeros(3, 11, dtype=torch.float64)
+    sketch.accumulate_outer(left[:, None], right[:, None], 0, out)
+    dense = sketch.matrix(torch.float64).to_dense()
+    torch.testing.assert_close(out, torch.einsum("no,ni->noi", left, right).flatten(1) @ dense[:, :20].mT)
+    rank = [torch.linalg.matrix_rank(row.reshape(5, 4)) for row in dense[:, :20]]
+    assert set(map(int, rank)) == {1}
+
+
+def test_parallel_features_of_rank_one_attain_the_stated_variance():
+    x = torch.outer(rows(1, 5)[0], rows(1, 4, seed=1)[0]).reshape(1, -1)
+    x = x / x.norm()
+    columns = (Column("weight", (5, 4), 0, 20),)
+    values = torch.stack([KhatriRaoSketch(8, seed=s).bind(columns).project(x).square().sum() for s in range(6000)])
+    stated = KhatriRaoSketch(8, seed=0).variance(1.0)
+    spread = (values - values.mean()).square()
+    z = (spread.mean() - stated) / (spread.std() / 6000**0.5)
+    assert abs(float(z)) < 4.5
+    assert abs(float((values.mean() - 1) / (values.std() / 6000**0.5))) < 4.5
+
+
+def test_transformations_chain_by_scikit_learn():
+    chain = make_pipeline(UnitDiagonal(), PosteriorFeatures(0.1)).fit(rows(9, seed=1))
+    by_hand = PosteriorFeatures(0.1).fit(UnitDiagonal().fit_transform(rows(9, seed=1)))
+    scale = UnitDiagonal().fit(rows(9, seed=1))
+    np.testing.assert_allclose(chain.transform(rows()), by_hand.transform(scale.transform(rows())))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [PosteriorFeatures(0.0), ACSRandomFeatures(noise=-1.0), ACSRandomFeatures(0), ACSGradientFeatures(noise=0.0)],
+    ids=["posterior", "acs-noise", "acs-size", "gradient"],
+)
+def test_bad_options_are_refused(bad):
+    with pytest.raises(ValueError, match=r"noise|num_features"):
+        bad.fit(rows())
+    for make in (lambda: PosteriorKernel(LINEAR, rows(), 0.0), lambda: ScaledKernel(LINEAR, 0.0), SumKernel):
+        with pytest.raises(ValueError, match="needs"):
+            make()
+
+
+def plane(n=160, seed=0):
+    x = np.random.default_rng(seed).normal(size=(n, 3))
+    return x, np.sin(2 * x[:, 0]) + 0.3 * x[:, 1]
+
+
+def test_the_network_of_the_benchmark_is_set_up_as_it_says():
+    x, y = plane()
+    model = TabularMLPRegressor((32, 32), epochs=60, validation_fraction=0.2).fit(x, y)
+    assert np.sqrt(((model.predict(x) - y) ** 2).mean()) < 0.5 * y.std()
+    assert not model.network_.training
+    standard = (x - x.mean(0)) / x.std(0)
+    np.testing.assert_allclose(model.network_inputs(x).numpy(), 5 * np.tanh(standard / 5), rtol=1e-5, atol=1e-6)
+    with_pool = TabularMLPRegressor((4,), epochs=1).fit(x, y, unlabelled=x + 10)
+    assert float(with_pool.network_inputs(x).mean()) < -0.5
+    assert all(parameter.grad is None for parameter in model.network_.parameters())
+
+
+def test_the_best_epoch_by_validation_is_kept():
+    x, y = plane()
+    far = plane(seed=1)
+
+    def error(model):
+        return ((model.predict(far[0]) - far[1]) ** 2).mean()
+
+    kept = TabularMLPRegressor((32,), epochs=40, validation_fraction=0.0).fit(x, y, validation=far)
+    last = TabularMLPRegressor((32,), epochs=40, validation_fraction=0.0).fit(x, y)
+    assert error(kept) <= error(last) + 1e-9
+
+
+def test_bad_networks_are_refused():
+    x, y = plane(20)
+    for options in ({"validation_fraction": 1.0}, {"epochs": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            TabularMLPRegressor((4,), **options).fit(x, y)
+
+
+def test_the_loop_labels_every_sample_once_and_leaves_its_parts_unfitted():
+    x, y = plane(120)
+    seen = []
+
+    def inputs(model, samples):
+        seen.append(len(samples))
+        return model.network_inputs(samples)
+
+    regressor, selector = TabularMLPRegressor((8,), epochs=3), LargestClusterMaxDistance(10)
+    loop = ActiveLearningLoop(regressor, selector, inputs)
+    curve = loop.run(x, y, np.arange(20), rounds=3, test=plane(50, 1), validation=plane(20, 2))
+    assert curve.sizes == [20, 30, 40, 50]
+    assert len(curve.errors) == 4
+    assert len(set(np.concatenate(curve.chosen)) | set(range(20))) == 50
+    assert curve.statuses == [None] * 3
+    assert seen == [20, 100, 30, 90, 40, 80]
+    assert not hasattr(regressor, "network_")
+    assert not hasattr(selector, "indices_")
+    again = loop.run(x, y, np.arange(20), rounds=3, test=plane(50, 1), validation=plane(20, 2))
+    assert [error.rmse for error in again.errors] == [error.rmse for error in curve.errors]
+    assert curve.mean_log_rmse == pytest.approx(np.mean([np.log(error.rmse) for error in curve.errors[1:]]))
+
+
+def test_the_pool_mode_sees_labelled_samples_through_the_transformation_alone():
+    x, y = plane(80)
+    loop = PoolModeLoop(
+        TabularMLPRegressor((8,), epochs=2), MaxDiagonal(5), lambda model, samples: samples, PosteriorFeatures(0.1)
+    )
+    curve = loop.run(x, y, np.arange(10), rounds=1, test=plane(30, 1))
     linear = FeatureKernel(TangentFeatures(torch.nn.Linear(3, 1, bias=False).double()))
     variance = PosteriorKernel(linear, torch.from_numpy(x[:10]), 0.1)
     expected = 10 + np.argsort(-variance.diag(torch.from_numpy(x[10:])).numpy())[:5]
