@@ -10,7 +10,8 @@ the same at any time, from any start, and for ensembles; :class:`FarthestPointCl
 for deep polyharmonic splines, trained by :class:`CascadeSolver`.
 Which samples to label next is asked of :mod:`tangrams.learners.selection`: :class:`LargestClusterMaxDistance` first;
 :class:`ActiveLearningLoop` measures what a selection is worth, on :class:`TabularMLPRegressor` as the paper does.
-:class:`SketchedLeastSquares` for regressions with very many rows.
+:class:`SketchedLeastSquares` for regressions with very many rows, :class:`JoinRegression` for columns that several
+parties hold.
 All judge their ``X`` in :func:`as_features`.
 """
 
@@ -18,6 +19,7 @@ from tangrams.learners.base import HasGram, KernelMixin, as_features, as_samples
 from tangrams.learners.cascade import CascadeClassifier, CascadeRegressor
 from tangrams.learners.cascade_solver import CascadeSolver, CascadeStep
 from tangrams.learners.farthest_point import FarthestPointClustering, self_maximal
+from tangrams.learners.join_regression import JoinRegression
 from tangrams.learners.kernel_flow import KernelGradientFlow
 from tangrams.learners.kernel_glm import KernelGLM
 from tangrams.learners.kernel_logistic_regression import KernelLogisticRegression
@@ -70,6 +72,7 @@ __all__ = [
     "FarthestPointClustering",
     "FrankWolfe",
     "HasGram",
+    "JoinRegression",
     "KMeansPlusPlus",
     "KernelGLM",
     "KernelGradientFlow",
