@@ -1,4 +1,4 @@
-"""The command ``tangrams``: study a network, redraw a report, list papers, measure claims.
+"""The command ``tangrams``: study a network, redraw a report, choose what to label, list papers, measure claims.
 
 Every mistake of the caller's ends as one line on standard error and exit code 2; ``--debug`` shows the traceback.
 """
@@ -64,6 +64,45 @@ def report(
     page = out or study_json.with_name("report.html")
     render(study_json, page)
     _out.print(f"Report: {page}", highlight=False)
+
+
+@app.command()
+def select(
+    store: Annotated[Path, typer.Option(help="Features of the pool, as extract made them.")],
+    batch: Annotated[int, typer.Option(help="How many samples to choose.")] = 64,
+    labelled: Annotated[Path | None, typer.Option(help="Features of what is labelled, by the same map.")] = None,
+    method: Annotated[str, typer.Option(help="lcmd, maxdist, kmeans++, maxdet, bait, maxdiag or random.")] = "lcmd",
+    sketch: Annotated[int, typer.Option(help="Wider features are sketched to so many numbers.")] = 512,
+    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write rank, index, id and score here, as CSV.")] = None,
+) -> None:
+    """Choose the samples of a pool to label next."""
+    import csv
+
+    from tangrams.learners import selection
+    from tangrams.learners.selection.stored import select_stored
+
+    methods = {
+        "lcmd": selection.LargestClusterMaxDistance,
+        "maxdist": selection.MaxDistance,
+        "kmeans++": selection.KMeansPlusPlus,
+        "maxdet": selection.MaxDeterminant,
+        "bait": selection.BAIT,
+        "maxdiag": selection.MaxDiagonal,
+        "random": selection.RandomSelection,
+    }
+    if method not in methods:
+        raise ValueError(f"no selection {method!r}: choose from {', '.join(methods)}")
+    choice = select_stored(methods[method](batch, random_state=seed), store, labelled, sketch=sketch, seed=seed)
+    rows = zip(range(1, batch + 1), choice.indices, choice.ids, choice.scores, strict=True)
+    if out is None:
+        print("\n".join(choice.ids))
+    else:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("rank", "index", "id", "score"), *rows])
+        _out.print(f"Wrote {out}", highlight=False)
+    if choice.status is not None:
+        print(f"tangrams: {choice.status}", file=sys.stderr)
 
 
 @app.command()
