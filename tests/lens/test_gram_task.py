@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from tangrams.lens import EigenTask, GramTask, measure_exponents, optimal_ridge, ridge_risk
+from tangrams.lens import EigenTask, GramTask, measure_exponents, optimal_ridge, projected_predictions, ridge_risk
 from tangrams.operators import GramSpectrum
 
 
@@ -151,3 +151,36 @@ def test_too_few_samples_and_wrong_targets_are_refused():
         GramTask.of(GramSpectrum.of(torch.eye(10)), torch.ones(10, 1))
     with pytest.raises(ValueError, match="columns of targets"):
         GramTask.of(GramSpectrum.of(torch.eye(30)), torch.ones(30).reshape(15, 2))
+
+
+def test_mixtures_drawn_from_inner_products_have_the_risk_of_mixed_features():
+    generator = torch.Generator().manual_seed(0)
+    x, new = (torch.randn(n, 30, generator=generator, dtype=torch.float64) for n in (60, 200))
+    y, wanted = x[:, :2] ** 2, new[:, :2] ** 2
+    spectrum, cross, own = GramSpectrum.of(x @ x.mT), new @ x.mT, new.square().sum(1)
+    K, k, delta, ours, theirs = x @ x.mT, 12, 3.0, [], []
+    for seed in range(200):
+        drawn = projected_predictions(spectrum, cross, own, y, {k: delta}, seed=seed)[k]
+        ours.append(float((drawn - wanted).square().mean()))
+        G = torch.randn(30, k, generator=generator, dtype=torch.float64) / k**0.5
+        F = x @ G
+        fitted = (new @ G) @ torch.linalg.inv(F.mT @ F + delta * torch.eye(k).double()) @ F.mT @ (y - y.mean(0))
+        theirs.append(float((fitted + y.mean(0) - wanted).square().mean()))
+    z = (np.mean(ours) - np.mean(theirs)) / np.hypot(np.std(ours), np.std(theirs)) * 200**0.5
+    assert abs(z) < 4
+    # New samples that a rank of 30 of 60 explains wholly have nothing of their own left.
+    wide = projected_predictions(spectrum, cross, own, y, {4000: delta})[4000]
+    whole = y.mean(0) + cross @ torch.linalg.inv(K + delta * torch.eye(60).double()) @ (y - y.mean(0))
+    assert float((wide - whole).square().mean()) < 0.01 * float(whole.var())
+
+
+def test_the_first_mixtures_of_many_are_those_of_few():
+    x = torch.randn(40, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spectrum, y = GramSpectrum.of(x[:30] @ x[:30].mT), x[:30, :1]
+    arguments = (spectrum, x[30:] @ x[:30].mT, x[30:].square().sum(1), y)
+    both = projected_predictions(*arguments, {5: 1.0, 20: 0.5})
+    assert both.keys() == {5, 20}
+    assert not torch.equal(both[5], both[20])
+    for wrong in ({0: 1.0}, {5: 0.0}):
+        with pytest.raises(ValueError, match="projected_predictions needs"):
+            projected_predictions(*arguments, wrong)

@@ -218,6 +218,24 @@ def test_advice_promises_nothing_where_the_interval_contains_no_change(example, 
     assert "do not decide on it alone" in page.text()
 
 
+def test_more_features_are_promised_only_where_they_were_measured_or_predicted(example, tmp_path):
+    study = example.classification()
+    text = drawn_page(study, tmp_path)[1].text()
+    assert "256 random mixtures of its features would do" in text
+    assert "more of these features would gain little" in text
+    assert "from 120 samples the eigenframework foretold" in text
+    assert "so it was 3\u202f% too high" in text
+    study["richness"]["features"].update(enough=None, foreseen=4096)
+    study["richness"]["risk"]["check"] = None
+    text = drawn_page(study, tmp_path)[1].text()
+    assert "256 random mixtures of its 38\u202f282 gradient features still have 3\u202f% more risk" in text
+    assert "about 4096 are predicted to come within 5\u202f%" in text
+    assert "would do" not in text
+    assert "foretold" not in text
+    study["richness"]["features"].update(rows=[])
+    assert "random mixtures of its" not in drawn_page(study, tmp_path)[1].text()
+
+
 def test_distance_is_said_not_to_beat_confidence_only_when_it_does_not(example, tmp_path):
     study = example.classification()
     assert "it does not beat confidence" in drawn_page(study, tmp_path)[1].text()

@@ -97,6 +97,30 @@ def test_retraining_is_shown_beside_the_surrogate(studied):
     assert studied["redundancy"]["retrained_all"]["value"] == studied["network"]["accuracy"]["value"]
 
 
+def test_predictions_meet_the_measurement_and_are_checked_on_a_part(studied):
+    risk = studied["richness"]["risk"]
+    n = studied["data"]["train"]
+    last = next(row["risk"]["value"] for row in risk["eigenframework"] if row["n"] == n)
+    assert last == pytest.approx(risk["measured"][-1]["risk"]["value"])
+    assert [row["n"] for row in risk["eigenframework"][-2:]] == [2 * n, 4 * n]
+    values = [row["risk"]["value"] for row in risk["eigenframework"]]
+    assert values == sorted(values, reverse=True)
+    check = risk["check"]
+    assert (check["from"], check["to"]) == (risk["measured"][2]["n"], n)
+    assert check["predicted"]["value"] == pytest.approx(check["measured"], rel=0.5)
+
+
+def test_mixtures_of_features_are_tried_out_and_do_worse_than_all(studied):
+    features = studied["richness"]["features"]
+    assert [row["k"] for row in features["rows"]] == [16, 32, 64]  # up to half of 246 samples
+    measured = [row["measured"]["value"] for row in features["rows"]]
+    assert measured == sorted(measured, reverse=True)
+    assert measured[-1] > features["all"]["value"]
+    for row in features["rows"]:
+        assert row["predicted"] == pytest.approx(row["measured"]["value"], rel=0.3)
+    assert features["enough"] is None or features["foreseen"] is None
+
+
 def test_the_three_findings_are_sentences(studied):
     assert len(studied.findings) == 3
     assert all(finding.text for finding in studied.findings)

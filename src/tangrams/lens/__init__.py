@@ -86,6 +86,7 @@ from tangrams.lens.redundancy import (
     near_duplicates,
     subset_curve,
 )
+from tangrams.lens.sample_distances import sinkhorn_divergence, squared_mmd
 from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
 from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_windows, weight_spectrum
 from tangrams.lens.spectral_bias import (
@@ -175,10 +176,12 @@ __all__ = [
     "rms_norm",
     "score_events",
     "sign_threshold",
+    "sinkhorn_divergence",
     "small_gammas_zeroed",
     "smoother_explanations",
     "solve_gamma",
     "spectral_report",
+    "squared_mmd",
     "subset_curve",
     "surrogate_fidelity",
     "top_similar",

@@ -1,4 +1,4 @@
-"""Section 5: how rich is what it learned, and would more data help?"""
+"""Section 5: how rich is what it learned, and would more data or more features help?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tangrams.lens.eigenframework import GramTask, ridge_risk
 from tangrams.lens.learning_curve import measure_learning_curve
 from tangrams.lens.spectra import power_law_windows
 from tangrams.study.estimates import absent, bootstrap, estimate
 from tangrams.study.material import Material, ridge_outputs
+from tangrams.study.sections import more
 
 FEWEST = 100
 
@@ -37,8 +37,15 @@ def measure(material: Material) -> dict[str, Any]:
             "of": n,
         },
         "risk": _risk(material),
+        "features": more.features(material, _unit(material)),
         "feature_learning": _feature_learning(material),
     }
+
+
+def _unit(material: Material) -> float:
+    """What makes a squared error a percentage of the test targets' variance."""
+    held_out = material.problem.encode(material.problem.test)
+    return 100 / float((held_out - held_out.mean(0)).square().sum(1).mean())
 
 
 def _risk(material: Material) -> dict[str, Any]:
@@ -47,14 +54,11 @@ def _risk(material: Material) -> dict[str, Any]:
     curve = measure_learning_curve(
         kernel.gram, kernel.cross, material.targets, held_out, material.delta, seed=material.seed
     )
-    law, unit = curve.fit(), 100 / float((held_out - held_out.mean(0)).square().sum(1).mean())
+    law, unit = curve.fit(), _unit(material)
     n = len(kernel.gram)
     ahead = (2 * n, 4 * n)
     tail = torch.tensor([0.025, 0.975], dtype=torch.float64)
     bands = curve.bootstrap(ahead, seed=material.seed).quantile(tail, dim=0).mT
-    small = [size for size in curve.sizes if size <= n / 5]
-    task = GramTask.of(kernel.spectrum, material.targets)
-    predicted = [ridge_risk(task, size, material.delta * kernel.spectrum.unit).test for size in small]
 
     def with_interval(value: float, low: float, high: float, how: str) -> dict[str, Any]:
         return estimate(unit * value, [unit * min(low, value), unit * max(high, value)], how)
@@ -72,9 +76,7 @@ def _risk(material: Material) -> dict[str, Any]:
             {"n": size, "risk": with_interval(law(size), low, high, "95 % bootstrap of the fitted law")}
             for size, (low, high) in zip(ahead, bands.tolist(), strict=True)
         ],
-        "eigenframework": [
-            {"n": size, "risk": unit * float(risk)} for size, risk in zip(small, predicted, strict=True)
-        ],
+        **more.forecast(material, curve, unit),
     }
 
 

@@ -1,4 +1,4 @@
-"""Section 5: how rich is what it learned, and would more data help?"""
+"""Section 5: how rich is what it learned, and would more data or more features help?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tangrams.study.report.sections import more
 from tangrams.study.report.sections.base import View, absent
 from tangrams.study.report.svg import Chart, Linear, Log, legend
 from tangrams.study.report.words import (
@@ -24,7 +25,7 @@ from tangrams.study.report.words import (
     setting,
 )
 
-KEY, HEADING = "richness", "How rich is what it learned, and would more data help?"
+KEY, HEADING = "richness", "How rich is what it learned, and would more data or more features help?"
 
 
 def view(study: dict[str, Any]) -> View:
@@ -37,13 +38,16 @@ def view(study: dict[str, Any]) -> View:
     return View(
         KEY,
         HEADING,
-        _answer(section),
+        _answer(section, more.clause(study)),
         _advice(section["risk"]),
         finding=_finding(section),
         weight=0.2 + (min(0.5, 2 * max(0.0, gain or 0.0)) if _certain(section["risk"]) else 0.0),
         figures={
             "spectrum": _spectrum_chart(section),
             "risk": _risk_chart(section["risk"]),
+            "features": more.chart(section["features"], section["risk"]["unit"] if section["risk"] else "", _sizes),
+            "feature_words": more.feature_words(study),
+            "check": more.check(section["risk"]),
             "learning": _feature_learning(study, section["feature_learning"]),
             "windows": [(count(w["from"]), count(w["to"]), number(w["exponent"])) for w in section["windows"]],
             "exponent": provenance(section["exponent"]),
@@ -87,7 +91,7 @@ def _certain(risk: dict[str, Any] | None) -> bool:
     return not low <= _now(risk)["risk"]["value"] <= high
 
 
-def _answer(section: dict[str, Any]) -> str:
+def _answer(section: dict[str, Any], features: str) -> str:
     dimension, exponent = section["effective_dimension"], section["exponent"]
     bounds = interval(exponent)
     text = (
@@ -100,8 +104,9 @@ def _answer(section: dict[str, Any]) -> str:
         return f"{text}; the value of more data was not measured."
     now = _now(risk)
     if _ahead(risk) is None:
-        return f"{text}; the {risk['metric']} is {about(now['risk'], _with_unit(risk))} with {count(now['n'])} samples."
-    return f"{text}; given these features, the {risk['metric']} would go {_change(risk)}."
+        measured = f"{about(now['risk'], _with_unit(risk))} with {count(now['n'])} samples"
+        return f"{text}; the {risk['metric']} is {measured}{features}."
+    return f"{text}; given these features, the {risk['metric']} would go {_change(risk)}{features}."
 
 
 def _change(risk: dict[str, Any]) -> str:
@@ -186,7 +191,7 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
     entries = [("measured on subsets", "method", "circle")]
     every = [p["n"] for p in [*measured, *ahead, *risk["eigenframework"]]]
     bounds = [b for p in [*measured, *ahead] for b in (p["risk"]["interval"] or [p["risk"]["value"]])] + [
-        p["risk"] for p in risk["eigenframework"]
+        p["risk"]["value"] for p in risk["eigenframework"]
     ]
     pad = 0.08 * (max(bounds) - min(bounds) or 1)
     chart = Chart(
@@ -208,11 +213,12 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
             chart.point(p["n"], p["risk"]["value"], "method hollow", tip, "circle")
         entries.append(("predicted by a + b n⁻ᶜ, bootstrap interval", "method", "band"))
     if risk["eigenframework"]:
-        xs, ys = [p["n"] for p in risk["eigenframework"]], [p["risk"] for p in risk["eigenframework"]]
+        xs, ys = [p["n"] for p in risk["eigenframework"]], [p["risk"]["value"] for p in risk["eigenframework"]]
         chart.line(xs, ys, "baseline-1")
-        for x, y in zip(xs, ys, strict=True):
-            chart.point(x, y, "baseline-1", f"eigenframework, {count(x)} samples: {form(y)}", "square")
-        entries.append(("eigenframework, up to n/5 only", "baseline-1", "square"))
+        for p in risk["eigenframework"]:
+            tip = f"eigenframework, {count(p['n'])} samples: {about(p['risk'], form)}"
+            chart.point(p["n"], p["risk"]["value"], "baseline-1", tip, "square")
+        entries.append(("eigenframework, set to meet the last measurement", "baseline-1", "square"))
     chart.line([p["n"] for p in measured], [p["risk"]["value"] for p in measured], "method")
     for p in measured:
         if p["risk"]["interval"]:
@@ -235,7 +241,11 @@ def _rows(risk: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     form = percent if risk["unit"] == "%" else number  # the unit stands in the table's head
     return [
         (count(p["n"]), about(p["risk"], form), kind)
-        for kind, rows in (("measured", risk["measured"]), ("predicted", risk["extrapolation"]))
+        for kind, rows in (
+            ("measured", risk["measured"]),
+            ("predicted", risk["extrapolation"]),
+            ("eigenframework", [p for p in risk["eigenframework"] if p["n"] > _now(risk)["n"]]),
+        )
         for p in rows
     ]
 
