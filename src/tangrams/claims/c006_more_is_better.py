@@ -211,9 +211,9 @@ def _figure(theory: dict[str, Any], regression: dict[str, Any], fitting: dict[st
     left.set_xlabel("features k")
     left.set_title(f"test error, n = {theory['n']}: theory and simulation", fontsize=9)
     left.legend(fontsize=7)
-    middle.loglog(range(len(theory["tuned"][0])), np.array(theory["tuned"]).T, "-o", markersize=3)
-    middle.set_xticks([])
-    middle.set_xlabel("more features →")
+    widths = [*sorted({str(row["k"]) for row in theory["grid"]}, key=int), "∞"]
+    middle.semilogy(widths, np.array(theory["tuned"]).T, "-o", markersize=3)
+    middle.set_xlabel("features k")
     middle.set_title("tuned ridge: lower curves have more samples", fontsize=9)
     for i, (name, rows) in enumerate(regression.items()):
         measured = np.array([row["measured"] for row in rows])
