@@ -2,8 +2,8 @@
 
 For k bits and a random permutation, ensembles are drawn from the exact law of infinitely wide networks, and the
 smallest number of networks for which many random inputs all come out is compared with the union bound, and its growth
-with that of k log k. Finite networks are trained for k = 5 and asked all 31 inputs. Baselines: a single network, and the
-linear map of least norm through the same samples.
+with that of k log k. Finite networks are trained for k = 5 and asked all 31 inputs. Baselines: a single network, and
+the linear map of least norm through the same samples.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def measure(bits: Sequence[int], inputs: int, trials: int, width: int, networks:
         f"one network on {single:.1%} of them. At k = {last} {np.median(needed[last]):.0f} networks are enough (median "
         f"of {trials}; the bound asks for {bounds[last]}, for all inputs {every[last]}); the need grew "
         f"{growth:.1f} times from k = {bits[0]}, k log k {stated:.1f} times. Networks of width {width} at k = 5 get "
-        f"{', '.join(f'{v:.1%}' for v in exact)} of all inputs right with {', '.join(map(str, networks))} averaged. The linear map of least norm through the same samples "
-        f"makes no mistake by itself: {linear}."
+        f"{', '.join(f'{v:.1%}' for v in exact)} of all inputs right with {', '.join(map(str, networks))} averaged. "
+        f"The linear map of least norm through the same samples makes no mistake by itself: {linear}."
     )
     numbers: dict[str, Any] = {
         "needed": {str(k): found for k, found in needed.items()},

@@ -5,6 +5,7 @@ public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked d
 """
 
 from tangrams.data.augment import flip_and_crop
+from tangrams.data.densities import eight_gaussians, image_density, two_modes
 from tangrams.data.digits import CONFUSABLE_DIGITS, PlantedSplit, digits
 from tangrams.data.errors import DataNotFoundError
 from tangrams.data.labelled import Labelled
@@ -23,6 +24,7 @@ from tangrams.data.regression import (
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
 from tangrams.data.sphere import sphere_quadrature
 from tangrams.data.split import Split
+from tangrams.data.streams import class_tasks, data_shards
 
 __all__ = [
     "CONFUSABLE_DIGITS",
@@ -35,13 +37,17 @@ __all__ = [
     "Split",
     "ackley",
     "as_dataset",
+    "class_tasks",
+    "data_shards",
     "digits",
+    "eight_gaussians",
     "fingerprint",
     "flip_and_crop",
     "franke",
     "friedman1",
     "friedman2",
     "friedman3",
+    "image_density",
     "load",
     "names",
     "nearest_classes",
@@ -51,5 +57,6 @@ __all__ = [
     "sphere_quadrature",
     "split_item",
     "stack_samples",
+    "two_modes",
     "unit_circle",
 ]

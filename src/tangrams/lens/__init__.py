@@ -47,6 +47,7 @@ from tangrams.lens.ensemble_complexity import (
 )
 from tangrams.lens.fidelity import Fidelity, surrogate_fidelity
 from tangrams.lens.kernel_attribution import Retrieval, attribution_precision_recall, kernel_attribution, top_similar
+from tangrams.lens.kernel_mass import KernelMass, gaussian_kernel_mass
 from tangrams.lens.kernel_matching import (
     MatchReport,
     PointwiseMatch,
@@ -112,6 +113,7 @@ __all__ = [
     "ForgettingTracker",
     "GammaStatistics",
     "GramTask",
+    "KernelMass",
     "LabelCalibration",
     "LabelErrors",
     "LayerHealth",
@@ -147,6 +149,7 @@ __all__ = [
     "frequency_error",
     "fresh_spectrum",
     "gamma_statistics",
+    "gaussian_kernel_mass",
     "gegenbauer",
     "harmonics",
     "k_centre_order",

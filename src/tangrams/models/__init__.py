@@ -2,6 +2,7 @@
 
 :class:`CifarResNet` is the residual network for small images, of :class:`BasicBlock`.
 :class:`InfinitePermutationEnsemble` and :class:`FinitePermutationEnsemble` learn a permutation of bits from k samples.
+:mod:`tangrams.models.gan` moves samples by the gradients of discriminators.
 """
 
 from tangrams.models.cifar_resnet import BasicBlock, CifarResNet

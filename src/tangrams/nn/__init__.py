@@ -8,7 +8,8 @@ interpolates, :class:`PolyharmonicCascade` many of them.
 :func:`freeze_except` and :class:`UpdateMask` train a part of a network.
 How initial weights and learning rates follow the width is in :mod:`tangrams.nn.parametrizations`, optimisers are in
 :mod:`tangrams.nn.optim`.
-:class:`RandomFeatureAttention` attends in linear time.
+:class:`RandomFeatureAttention` attends in linear time, :func:`sparse_gaussian_attention` in sub-quadratic time where
+few scores are large.
 """
 
 from tangrams.nn.activation_compression import (
@@ -18,6 +19,7 @@ from tangrams.nn.activation_compression import (
     UniformRows,
     compress_activations_,
 )
+from tangrams.nn.antisymmetric import Antisymmetric
 from tangrams.nn.freezing import (
     BatchNormAffine,
     UpdateMask,
@@ -33,6 +35,7 @@ from tangrams.nn.ntk_linear import NTKConv2d, NTKLinear
 from tangrams.nn.polyharmonic import PolyharmonicCascade, SplinePackage
 from tangrams.nn.polynomial import CCP, NCP, ProductBlock
 from tangrams.nn.random_feature_attention import RandomFeatureAttention, linear_attention
+from tangrams.nn.sparse_gaussian_attention import attention_as_gaussian, sparse_gaussian_attention
 from tangrams.nn.training_recipe import CIFAR_RECIPE, IMAGENET_RECIPE, TrainingRecipe
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "IMAGENET_RECIPE",
     "NCP",
     "PAMM",
+    "Antisymmetric",
     "BatchNormAffine",
     "CompressedLinear",
     "NTKConv2d",
@@ -53,6 +57,7 @@ __all__ = [
     "TrainingRecipe",
     "UniformRows",
     "UpdateMask",
+    "attention_as_gaussian",
     "batchnorm_affine",
     "batchnorm_layers",
     "compress_activations_",
@@ -62,4 +67,5 @@ __all__ = [
     "output_layer",
     "random_entries",
     "random_entries_per_channel",
+    "sparse_gaussian_attention",
 ]
