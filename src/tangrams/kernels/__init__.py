@@ -8,7 +8,8 @@ where memory is short, :class:`LabelledPseudoNTK` for how labelled samples teach
 and :class:`EmbeddingKernel` of activations;
 :class:`CosineKernel` divides any kernel's norms out, :class:`PosteriorKernel` conditions on labelled samples,
 :class:`SumKernel`, :class:`ProductKernel` and :class:`ScaledKernel` combine. :class:`FeatureKernel` makes a kernel of
-any feature map.
+any feature map. :class:`SparseGaussianKernelOperator` multiplies with large Gaussian kernel matrices; more in
+:mod:`tangrams.kernels.gaussian_products`.
 """
 
 from tangrams.kernels.base import Kernel
@@ -18,6 +19,7 @@ from tangrams.kernels.embedding_kernel import EmbeddingKernel
 from tangrams.kernels.empirical_ntk import EmpiricalNTK
 from tangrams.kernels.feature_kernel import FeatureKernel
 from tangrams.kernels.gamma_exponential import GammaExponential
+from tangrams.kernels.gaussian_products import SparseGaussianKernelOperator
 from tangrams.kernels.labelled_pseudo_ntk import LabelledPseudoNTK
 from tangrams.kernels.laplace import LaplaceKernel
 from tangrams.kernels.ntk import (
@@ -54,6 +56,7 @@ __all__ = [
     "ProductKernel",
     "ProjectedNTK",
     "ScaledKernel",
+    "SparseGaussianKernelOperator",
     "SumKernel",
     "ZeroGradientError",
 ]

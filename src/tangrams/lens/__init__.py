@@ -7,8 +7,8 @@ the full one.
 samples teach one another. :func:`boundary_distances` says how far samples are from another answer,
 :func:`layer_health` which layers look unlike those of a healthy network.
 :func:`zonal_spectrum` says which frequencies a kernel learns first. :func:`match_pointwise` and :func:`match_posterior`
-say how equal two kernels are. :func:`spectral_report` says whether training moved each layer by as much as the spectral
-condition asks.
+say how equal two kernels are. :func:`coordinate_check` says whether activations keep their size over widths,
+:func:`spectral_report` whether training moved each layer by as much as the spectral condition asks.
 
 What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
 :func:`find_label_errors` which labels look wrong, :func:`exact_duplicates`, :func:`near_duplicates` and
@@ -25,6 +25,7 @@ from tangrams.lens.batchnorm_features import (
     zero_fractions,
 )
 from tangrams.lens.boundary import BoundaryAttack, BoundaryDistances, boundary_attack, boundary_distances
+from tangrams.lens.coordinate_check import CoordinateCheck, coordinate_check
 from tangrams.lens.eigenframework import (
     Eigenstructure,
     EigenTask,
@@ -105,6 +106,7 @@ __all__ = [
     "ActivationMemoryMeter",
     "BoundaryAttack",
     "BoundaryDistances",
+    "CoordinateCheck",
     "EigenTask",
     "Eigenstructure",
     "ErrorCount",
@@ -137,6 +139,7 @@ __all__ = [
     "boundary_attack",
     "boundary_distances",
     "calibrate_label_errors",
+    "coordinate_check",
     "count_errors",
     "dead_channels",
     "degree_energy",
