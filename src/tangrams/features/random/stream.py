@@ -23,6 +23,10 @@ _ELEMENTS = 1 << 20
 """How many entries of W are worked out at once, in float64."""
 
 
+_CACHED = 1 << 18
+"""Entries of fast products that are in hand at once: the working set stays in cache."""
+
+
 class Weights(NamedTuple):
     """Some rows of W, and as many standard normal offsets.
 
@@ -83,7 +87,8 @@ class WeightStream:
             W, b = self.rows(start, stop, x)
             return x @ W.mT, b
         first, drawn, b = self._groups(start, stop, x)
-        y = self.coupling.apply(x, drawn).flatten(1)
+        step = max(1, _CACHED // len(b))
+        y = torch.cat([self.coupling.apply(part, drawn).flatten(1) for part in x.split(step)])
         return y[:, start - first : stop - first], b[start - first : stop - first]
 
     def _keep(self, kind: str, like: Tensor, make: Any) -> Any:
