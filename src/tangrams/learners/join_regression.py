@@ -24,7 +24,9 @@ class JoinRegression(RegressorMixin, BaseEstimator):
     lacks is a row of zeros in it. The blocks are estimated apart, so that M may be indefinite: its negative eigenvalues
     are then set to zero, and ``projected_`` says so. M is estimated from samples throughout, though a party could send
     its exact ``XᵀX``: the errors of M and m come from the same rows and largely cancel, and with exact blocks the
-    coefficients were half as accurate. A column of ones in one of the tables is an intercept.
+    coefficients were half as accurate. For the same reason samples by keys alone, ``weights=uniform``, do better than
+    those by norms where rows are alike: all tables then keep the same keys. A column of ones in one of the tables is an
+    intercept.
 
     Args:
         sampler: what :meth:`fit` samples a table with; None: ``PrioritySampler(1024)``.
