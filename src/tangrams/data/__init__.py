@@ -5,6 +5,7 @@ public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked d
 """
 
 from tangrams.data.augment import flip_and_crop
+from tangrams.data.corpus import Corpus, context_windows
 from tangrams.data.densities import eight_gaussians, image_density, two_modes
 from tangrams.data.digits import CONFUSABLE_DIGITS, PlantedSplit, digits
 from tangrams.data.errors import DataNotFoundError
@@ -19,6 +20,7 @@ from tangrams.data.regression import (
     friedman3,
     nonpolynomial,
     parametric_curve,
+    skewed_spiral,
     unit_circle,
 )
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
@@ -28,6 +30,7 @@ from tangrams.data.streams import class_tasks, data_shards
 
 __all__ = [
     "CONFUSABLE_DIGITS",
+    "Corpus",
     "DataNotFoundError",
     "Labelled",
     "MapDataset",
@@ -38,6 +41,7 @@ __all__ = [
     "ackley",
     "as_dataset",
     "class_tasks",
+    "context_windows",
     "data_shards",
     "digits",
     "eight_gaussians",
@@ -55,6 +59,7 @@ __all__ = [
     "parametric_curve",
     "plant",
     "sphere_quadrature",
+    "skewed_spiral",
     "split_item",
     "stack_samples",
     "two_modes",

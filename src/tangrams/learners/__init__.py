@@ -12,6 +12,11 @@ Which samples to label next is asked of :mod:`tangrams.learners.selection`: :cla
 :class:`ActiveLearningLoop` measures what a selection is worth, on :class:`TabularMLPRegressor` as the paper does.
 :class:`SketchedLeastSquares` for regressions with very many rows, :class:`JoinRegression` for columns that several
 parties hold.
+:class:`TangentClassifier` fine-tunes the linearisation of a network, :class:`TangentRidgeClassifier` solves for it,
+:class:`TangentComposition` puts several together in one pass, and :class:`ShardedTangentClassifier` has one per shard,
+each of which can be forgotten.
+:class:`FunctionalSGD` descends on a function step by step; :class:`MAML`, :class:`FirstOrderMAML` and
+:class:`KernelMAML` learn a start for few-shot tasks.
 All judge their ``X`` in :func:`as_features`.
 """
 
@@ -19,12 +24,14 @@ from tangrams.learners.base import HasGram, KernelMixin, as_features, as_samples
 from tangrams.learners.cascade import CascadeClassifier, CascadeRegressor
 from tangrams.learners.cascade_solver import CascadeSolver, CascadeStep
 from tangrams.learners.farthest_point import FarthestPointClustering, self_maximal
+from tangrams.learners.functional_sgd import FunctionalSGD
 from tangrams.learners.join_regression import JoinRegression
 from tangrams.learners.kernel_flow import KernelGradientFlow
 from tangrams.learners.kernel_glm import KernelGLM
 from tangrams.learners.kernel_logistic_regression import KernelLogisticRegression
 from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier
 from tangrams.learners.linearized_regressor import LinearizedRegressor
+from tangrams.learners.maml import MAML, FirstOrderMAML, KernelMAML
 from tangrams.learners.poison_filter import PoisonFilter
 from tangrams.learners.pruning import keep_heads, keep_random_members, thin_largest
 from tangrams.learners.random_feature_ridge import RandomFeatureRidge
@@ -49,6 +56,7 @@ from tangrams.learners.selection import (
     UnitDiagonal,
     sketched_gradients,
 )
+from tangrams.learners.sharded_tangent import ShardedTangentClassifier
 from tangrams.learners.sketched_least_squares import (
     RankDeficientSketchError,
     SketchedLeastSquares,
@@ -56,9 +64,14 @@ from tangrams.learners.sketched_least_squares import (
     sketched_lstsq,
 )
 from tangrams.learners.tabular_mlp import TabularMLPRegressor
+from tangrams.learners.tangent_classifier import TangentClassifier
+from tangrams.learners.tangent_composition import TangentComposition
+from tangrams.learners.tangent_ridge import TangentRidgeClassifier
+from tangrams.learners.tangent_training import TangentTraining, norm_penalty, square_penalty
 
 __all__ = [
     "BAIT",
+    "MAML",
     "ACSGradientFeatures",
     "ACSHyperRandomFeatures",
     "ACSRandomFeatures",
@@ -70,13 +83,16 @@ __all__ = [
     "CascadeSolver",
     "CascadeStep",
     "FarthestPointClustering",
+    "FirstOrderMAML",
     "FrankWolfe",
+    "FunctionalSGD",
     "HasGram",
     "JoinRegression",
     "KMeansPlusPlus",
     "KernelGLM",
     "KernelGradientFlow",
     "KernelLogisticRegression",
+    "KernelMAML",
     "KernelMixin",
     "KernelRidge",
     "KernelRidgeClassifier",
@@ -92,8 +108,13 @@ __all__ = [
     "RandomSelection",
     "RankDeficientSketchError",
     "RegressionErrors",
+    "ShardedTangentClassifier",
     "SketchedLeastSquares",
     "TabularMLPRegressor",
+    "TangentClassifier",
+    "TangentComposition",
+    "TangentRidgeClassifier",
+    "TangentTraining",
     "UnitDiagonal",
     "as_features",
     "as_samples",
@@ -101,8 +122,10 @@ __all__ = [
     "keep_heads",
     "keep_random_members",
     "linf_error_ratio",
+    "norm_penalty",
     "self_maximal",
     "sketched_gradients",
     "sketched_lstsq",
+    "square_penalty",
     "thin_largest",
 ]

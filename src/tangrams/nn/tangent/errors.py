@@ -9,3 +9,7 @@ class UnsupportedLayerError(TangentError):
 
 class BasePointMismatchError(ValueError):
     """Tangent vectors, or a vector and a network, belong to different base points or different parameters."""
+
+
+class EmptyCompositionError(ValueError):
+    """The last component of a composition is gone."""
