@@ -50,7 +50,7 @@ def peer() -> dict[str, Any]:
         sys.path.append(folder)
     if not installed("bmdal_reg"):
         return {}
-    vars(np).setdefault("Inf", np.inf)  # it was written for NumPy 1
+    setattr(np, "Inf", np.inf)  # noqa: B010  # it was written for NumPy 1
     names = ("selection", "features", "feature_maps", "feature_data")
     return {name: importlib.import_module(f"bmdal_reg.bmdal.{name}") for name in names}
 

@@ -13,6 +13,7 @@ from tangrams.data import (
     friedman3,
     nonpolynomial,
     parametric_curve,
+    skewed_spiral,
     unit_circle,
 )
 
@@ -100,7 +101,7 @@ def test_noise_has_the_stated_deviation_on_both_parts(generator):
         assert abs(float(z.var()) - 1) * (2000 / 2) ** 0.5 < 4
 
 
-@pytest.mark.parametrize("generator", [*GENERATORS, unit_circle], ids=lambda g: g.__name__)
+@pytest.mark.parametrize("generator", [*GENERATORS, skewed_spiral, unit_circle], ids=lambda g: g.__name__)
 def test_a_seed_fixes_everything_and_shapes_are_as_said(generator):
     one, two, other = generator(20, 10, seed=1), generator(20, 10, seed=1), generator(20, 10, seed=2)
     assert isinstance(one, Split)

@@ -24,6 +24,13 @@ from tangrams.data.regression import (
     unit_circle,
 )
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
+from tangrams.data.sequences import (
+    SequenceFunction,
+    correlation_cosine,
+    correlation_power,
+    key_power,
+    spherical_sequences,
+)
 from tangrams.data.sphere import sphere_quadrature
 from tangrams.data.split import Split
 from tangrams.data.streams import class_tasks, data_shards
@@ -37,11 +44,14 @@ __all__ = [
     "Planted",
     "PlantedSplit",
     "RegressionTable",
+    "SequenceFunction",
     "Split",
     "ackley",
     "as_dataset",
     "class_tasks",
     "context_windows",
+    "correlation_cosine",
+    "correlation_power",
     "data_shards",
     "digits",
     "eight_gaussians",
@@ -52,14 +62,16 @@ __all__ = [
     "friedman2",
     "friedman3",
     "image_density",
+    "key_power",
     "load",
     "names",
     "nearest_classes",
     "nonpolynomial",
     "parametric_curve",
     "plant",
-    "sphere_quadrature",
     "skewed_spiral",
+    "sphere_quadrature",
+    "spherical_sequences",
     "split_item",
     "stack_samples",
     "two_modes",

@@ -173,6 +173,28 @@ def unit_circle(num_train: int = 4, num_test: int = 200, *, seed: int = 0) -> Sp
     return _split(x, x.prod(1), num_train)
 
 
+def skewed_spiral(num_train: int = 500, num_test: int = 500, *, noise: float = 0.01, seed: int = 0) -> Split:
+    """A spiral that is dense where its target is flat: x = 4 t (cos 4πt, sin 4πt), y = exp(x₁), t = u³ [007].
+
+    Five samples in ten lie within 1/8 of the length, around the centre; the few at the end, where the target is steep,
+    carry most of the error. Both parts are drawn alike.
+
+    Args:
+        num_train: training samples.
+        num_test: test samples.
+        noise: standard deviation of the noise on all targets.
+        seed: fixes points and noise.
+
+    Shape:
+        inputs ``(n, 2)``, targets ``(n,)``, float64.
+    """
+    num = _total(num_train, num_test, noise)
+    rng = np.random.default_rng(seed)
+    t = rng.random(num) ** 3
+    x = 4 * t[:, None] * np.stack([np.cos(4 * math.pi * t), np.sin(4 * math.pi * t)], axis=1)
+    return _split(x, np.exp(x[:, 0]) + noise * rng.standard_normal(num), num_train)
+
+
 def latin_hypercube(num: int, dim: int, rng: np.random.Generator) -> np.ndarray:
     """Points in [0, 1)^dim, one in each of ``num`` equal slices along every axis: ``(num, dim)``.
 

@@ -114,7 +114,7 @@ class ActiveLearningLoop:
         curve = ActiveLearningCurve([], [], [], [])
         for number in range(rounds + 1):
             pool = np.setdiff1d(np.arange(len(X)), labelled)
-            model = clone(self.regressor).set_params(random_state=self.regressor.random_state + number)
+            model = _fresh(self.regressor, self.regressor.random_state + number)
             model.fit(X[labelled], y[labelled], unlabelled=X[pool], validation=validation)
             curve.sizes.append(len(labelled))
             curve.errors.append(RegressionErrors.of(test[1], model.predict(test[0])))
@@ -123,9 +123,9 @@ class ActiveLearningLoop:
             known, candidates = self.features(model, X[labelled]), self.features(model, X[pool])
             if self.transformation is not None:
                 scaled = (y[labelled] - y[labelled].mean()) / max(y[labelled].std(), 1e-12)
-                fitted = clone(self.transformation).fit(known, scaled)
+                fitted = _fresh(self.transformation).fit(known, scaled)
                 known, candidates = fitted.transform(known), fitted.transform(candidates)
-            selector = clone(self.selector).set_params(random_state=self.selector.random_state + number)
+            selector = _fresh(self.selector, self.selector.random_state + number)
             self.choose(selector, candidates, known)
             curve.chosen.append(pool[selector.indices_])
             curve.statuses.append(selector.status_)
@@ -164,3 +164,8 @@ def sketched_gradients(regressor: TabularMLPRegressor, X: Any, num_features: int
     """
     phi = TangentFeatures(regressor.network_) >> KhatriRaoSketch(num_features, seed=seed)
     return phi.matrix(regressor.network_inputs(X))
+
+
+def _fresh(estimator: Any, random_state: int | None = None) -> Any:
+    copy: Any = clone(estimator)
+    return copy if random_state is None else copy.set_params(random_state=random_state)

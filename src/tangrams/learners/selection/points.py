@@ -180,8 +180,8 @@ class GramPoints(Points):
 class _RowProducts:
     """Inner products of wide feature matrices, by their own exact routes."""
 
-    def gram(self, x: FeatureMatrix, y: FeatureMatrix) -> Tensor:
-        return (x @ y.mT).to_dense()
+    def gram(self, x: FeatureMatrix, y: FeatureMatrix | None = None) -> Tensor:
+        return (x @ (x if y is None else y).mT).to_dense()
 
     def diag(self, x: FeatureMatrix) -> Tensor:
         return x.diag_gram()
