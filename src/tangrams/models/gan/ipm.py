@@ -5,7 +5,6 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from tangrams.learners.base import HasGram
 from tangrams.models.gan.base import InfiniteDiscriminator
 from tangrams.models.gan.losses import IPMLoss
 
@@ -21,14 +20,9 @@ class IPMDiscriminator(InfiniteDiscriminator):
     Args:
         kernel: k.
         time: t > 0.
-
-    Raises:
-        ValueError: if ``time`` is not positive.
     """
 
-    def __init__(self, kernel: HasGram, time: float = 1.0) -> None:
-        super().__init__(kernel, time)
-        self.loss = IPMLoss()
+    loss = IPMLoss()
 
     def coefficients(
         self, gram: Float[Tensor, "N N"], weights: Float[Tensor, "N"], signs: Float[Tensor, "N"]

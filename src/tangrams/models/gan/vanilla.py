@@ -11,7 +11,6 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit, wrightomega
 from torch import Tensor
 
-from tangrams.learners.base import HasGram
 from tangrams.models.gan.base import InfiniteDiscriminator, weighted_spectrum
 from tangrams.models.gan.losses import VanillaLoss
 from tangrams.operators import ConvergenceError
@@ -27,14 +26,9 @@ class VanillaDiscriminator(InfiniteDiscriminator):
     Args:
         kernel: k.
         time: t > 0.
-
-    Raises:
-        ValueError: if ``time`` is not positive.
     """
 
-    def __init__(self, kernel: HasGram, time: float = 1.0) -> None:
-        super().__init__(kernel, time)
-        self.loss = VanillaLoss()
+    loss = VanillaLoss()
 
     def coefficients(
         self, gram: Float[Tensor, "N N"], weights: Float[Tensor, "N"], signs: Float[Tensor, "N"]
@@ -72,14 +66,9 @@ class LambertDiscriminator(InfiniteDiscriminator):
     Args:
         kernel: k.
         time: t > 0.
-
-    Raises:
-        ValueError: if ``time`` is not positive.
     """
 
-    def __init__(self, kernel: HasGram, time: float = 1.0) -> None:
-        super().__init__(kernel, time)
-        self.loss = VanillaLoss()
+    loss = VanillaLoss()
 
     def coefficients(
         self, gram: Float[Tensor, "N N"], weights: Float[Tensor, "N"], signs: Float[Tensor, "N"]
