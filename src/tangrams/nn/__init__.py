@@ -5,6 +5,8 @@ interpolates, :class:`PolyharmonicCascade` many of them.
 :class:`CCP`, :class:`NCP` and :class:`ProductBlock` multiply layers.
 :class:`CompressedLinear` keeps a compressed copy of its input for the backward pass, made by :class:`PAMM`,
 :class:`UniformRows` or :class:`RandomProjection`.
+:class:`SIREN`, :class:`FINER`, :class:`WIRE`, :class:`Gauss` and their like are signals as functions of position;
+:class:`InductiveGradientAdjustment` trains them against their spectral bias.
 :func:`freeze_except` and :class:`UpdateMask` train a part of a network.
 How initial weights and learning rates follow the width is in :mod:`tangrams.nn.parametrizations`, optimisers are in
 :mod:`tangrams.nn.optim`.
@@ -20,6 +22,18 @@ from tangrams.nn.activation_compression import (
     compress_activations_,
 )
 from tangrams.nn.antisymmetric import Antisymmetric
+from tangrams.nn.conv_net import ConvNet
+from tangrams.nn.coordinate import (
+    FINER,
+    SIREN,
+    WIRE,
+    WIREFINER,
+    CoordinateNetwork,
+    FourierReparamLinear,
+    Gauss,
+    GaussFINER,
+    PositionalEncodingMLP,
+)
 from tangrams.nn.freezing import (
     BatchNormAffine,
     UpdateMask,
@@ -31,6 +45,13 @@ from tangrams.nn.freezing import (
     random_entries,
     random_entries_per_channel,
 )
+from tangrams.nn.gradient_adjustment import (
+    Centre,
+    GroupPartition,
+    InductiveGradientAdjustment,
+    LargestError,
+    RandomMember,
+)
 from tangrams.nn.ntk_linear import NTKConv2d, NTKLinear
 from tangrams.nn.polyharmonic import PolyharmonicCascade, SplinePackage
 from tangrams.nn.polynomial import CCP, NCP, ProductBlock
@@ -41,17 +62,32 @@ from tangrams.nn.training_recipe import CIFAR_RECIPE, IMAGENET_RECIPE, TrainingR
 __all__ = [
     "CCP",
     "CIFAR_RECIPE",
+    "FINER",
     "IMAGENET_RECIPE",
     "NCP",
     "PAMM",
+    "SIREN",
+    "WIRE",
+    "WIREFINER",
     "Antisymmetric",
     "BatchNormAffine",
+    "Centre",
     "CompressedLinear",
+    "ConvNet",
+    "CoordinateNetwork",
+    "FourierReparamLinear",
+    "Gauss",
+    "GaussFINER",
+    "GroupPartition",
+    "InductiveGradientAdjustment",
+    "LargestError",
     "NTKConv2d",
     "NTKLinear",
     "PolyharmonicCascade",
+    "PositionalEncodingMLP",
     "ProductBlock",
     "RandomFeatureAttention",
+    "RandomMember",
     "RandomProjection",
     "SplinePackage",
     "TrainingRecipe",

@@ -18,6 +18,7 @@ from tangrams.operators.errors import ConvergenceError
 from tangrams.operators.feature_matrix import FeatureMatrix, as_feature_matrix, trace
 from tangrams.operators.gram_matrix import GramMatrix
 from tangrams.operators.hadamard import hadamard_transform
+from tangrams.operators.levelling import spectral_transform
 from tangrams.operators.normal_matrix import NormalMatrix, normal_matrix
 from tangrams.operators.point_matmul import (
     CompressedRows,
@@ -147,6 +148,7 @@ __all__ = [
     "solve",
     "spectral_entropy",
     "spectral_norm",
+    "spectral_transform",
     "squared_norms",
     "stable_rank",
     "trace",
