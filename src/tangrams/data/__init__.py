@@ -25,7 +25,6 @@ from tangrams.data.regression import (
 )
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
 from tangrams.data.sequences import (
-    SequenceFunction,
     correlation_cosine,
     correlation_power,
     key_power,
@@ -44,7 +43,6 @@ __all__ = [
     "Planted",
     "PlantedSplit",
     "RegressionTable",
-    "SequenceFunction",
     "Split",
     "ackley",
     "as_dataset",

@@ -13,8 +13,11 @@ from tangrams.features.model_ref import ModelRef
 from tangrams.features.outputs import Output, logits_of
 from tangrams.features.preflight import Preflight, preflight
 from tangrams.features.random import (
+    BiasedRandomAttentionFeatures,
     PositiveRandomFeatures,
+    RandomAttentionFeatures,
     RandomFeatures,
+    RandomSequenceFeatures,
     SoftmaxRandomFeatures,
     TrigonometricRandomFeatures,
 )
@@ -23,6 +26,7 @@ from tangrams.features.tangent.features import TangentFeatures
 from tangrams.features.tangent.plan import Plan
 
 __all__ = [
+    "BiasedRandomAttentionFeatures",
     "Chain",
     "FeatureMap",
     "ModelRef",
@@ -30,7 +34,9 @@ __all__ = [
     "Plan",
     "PositiveRandomFeatures",
     "Preflight",
+    "RandomAttentionFeatures",
     "RandomFeatures",
+    "RandomSequenceFeatures",
     "SoftmaxRandomFeatures",
     "Stack",
     "TangentError",

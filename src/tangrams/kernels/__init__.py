@@ -33,6 +33,7 @@ from tangrams.kernels.polyharmonic import PolyharmonicKernel
 from tangrams.kernels.posterior_kernel import PosteriorKernel
 from tangrams.kernels.product_kernel import ProductKernel
 from tangrams.kernels.projected_ntk import ProjectedNTK
+from tangrams.kernels.random_attention import RandomAttentionKernel
 from tangrams.kernels.scaled_kernel import ScaledKernel
 from tangrams.kernels.sum_kernel import SumKernel
 
@@ -55,6 +56,7 @@ __all__ = [
     "PosteriorKernel",
     "ProductKernel",
     "ProjectedNTK",
+    "RandomAttentionKernel",
     "ScaledKernel",
     "SparseGaussianKernelOperator",
     "SumKernel",

@@ -3,9 +3,15 @@
 For the Gaussian kernel take :class:`TrigonometricRandomFeatures`, bounded, or :class:`PositiveRandomFeatures`, never
 negative; for attention :class:`SoftmaxRandomFeatures`. How directions are drawn together is a coupling:
 :class:`IIDCoupling`, :class:`OrthogonalCoupling`, :class:`SimplexCoupling` or :class:`SimplexPlusCoupling`, turned by a
-:class:`HaarRotation` or, in many dimensions, a :class:`HadamardRotation`.
+:class:`HaarRotation` or, in many dimensions, a :class:`HadamardRotation`. :class:`RandomAttentionFeatures`,
+:class:`BiasedRandomAttentionFeatures` and, in order, :class:`RandomSequenceFeatures` take a query and its keys.
 """
 
+from tangrams.features.random.attention import (
+    BiasedRandomAttentionFeatures,
+    RandomAttentionFeatures,
+    RandomSequenceFeatures,
+)
 from tangrams.features.random.conformity import rf_conformity
 from tangrams.features.random.couplings import (
     Coupling,
@@ -21,13 +27,16 @@ from tangrams.features.random.simplex import simplex_matmul
 from tangrams.features.random.trigonometric import TrigonometricRandomFeatures
 
 __all__ = [
+    "BiasedRandomAttentionFeatures",
     "Coupling",
     "HaarRotation",
     "HadamardRotation",
     "IIDCoupling",
     "OrthogonalCoupling",
     "PositiveRandomFeatures",
+    "RandomAttentionFeatures",
     "RandomFeatures",
+    "RandomSequenceFeatures",
     "SimplexCoupling",
     "SimplexPlusCoupling",
     "SoftmaxRandomFeatures",
