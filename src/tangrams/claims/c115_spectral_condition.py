@@ -100,7 +100,8 @@ def _two_classes(data: str | None, samples: int, seed: int) -> tuple[Tensor, Ten
         else digits(label_noise=0, duplicates=0, seed=seed).train.labelled()
     )
     index = (part.targets < 2).nonzero()[:, 0][:samples]
-    x = part.inputs[index].flatten(1)
+    images = part.inputs[index]
+    x = nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)  # fewer inputs than the narrowest layer has units
     x = x - x.mean(0)
     return x / x.norm(dim=1, keepdim=True) * x.shape[1] ** 0.5, part.targets[index].float() * 2 - 1
 
@@ -132,7 +133,7 @@ CLAIM = Claim(
     presets={
         "quick": {"widths": (64, 256, 1024), "seeds": 2, "steps": 40, "samples": 100, "lr": 0.25},
         "full": {
-            "widths": (64, 128, 256, 512, 1024),
+            "widths": (256, 512, 1024, 2048),
             "seeds": 3,
             "steps": 60,
             "samples": 200,
@@ -140,7 +141,7 @@ CLAIM = Claim(
             "data": "cifar10",
         },
         "gpu": {
-            "widths": (64, 256, 1024, 4096, 8192),
+            "widths": (256, 1024, 4096, 8192),
             "seeds": 4,
             "steps": 200,
             "samples": 2000,
