@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import memory, peers, random_features, selection, sketches, tangent_grams
+from benchmarks import linearised, memory, peers, random_features, selection, sketches, tangent_grams
 from benchmarks.harness import Conditions, Row
 
 TABLES = {
     "grams": lambda c: [*tangent_grams.rows(c), tangent_grams.contraction(c)],
     "sketches": sketches.rows,
+    "linearised": linearised.rows,
     "memory": memory.rows,
     "random_features": random_features.rows,
     "selection": selection.rows,
