@@ -15,7 +15,7 @@ from tangrams.study.default import SmallCNN
 from tangrams.study.estimates import bootstrap, estimate, score, share, spread
 from tangrams.study.progress import Steps, peak_memory_mb
 from tangrams.study.sections.labels import share_found
-from tangrams.study.sections.next_labels import spread_batch
+from tangrams.study.sections.next_labels import cover_batch
 from tangrams.study.training import train_classifier
 
 
@@ -94,14 +94,18 @@ def test_the_share_found_counts_planted_among_the_most_suspect():
     assert share_found(scores, wrong).tolist() == [False, True, True]
 
 
-def test_a_spread_batch_prefers_weight_times_distance():
+def test_a_batch_covers_what_the_labels_leave_out():
     pool = torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     cross = torch.tensor([[0.2], [0.1], [0.8]], dtype=torch.float64)
-    chosen, distances = spread_batch(pool, cross, torch.ones(3, dtype=torch.float64), 2)
+    chosen, distances = cover_batch(torch.ones(1, 1, dtype=torch.float64), pool, cross, 2)
     assert chosen.tolist() == [1, 2]
     assert distances.tolist() == pytest.approx([math.sqrt(2 - 0.2), math.sqrt(2 - 1.6)])
-    heavy, _ = spread_batch(pool, cross, torch.tensor([9.0, 0.0, 1.0], dtype=torch.float64), 1)
-    assert heavy.tolist() == [0]
+    # Two clusters: the farthest sample of all is alone in its own, the other cluster holds more.
+    labelled = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    crowd = torch.tensor([[0.0, 0.3], [0.4, 0.0], [0.4, 0.0], [0.4, 0.0]], dtype=torch.float64)
+    alone = torch.eye(4, dtype=torch.float64)
+    alone[1:, 1:] = 0.9 + 0.1 * torch.eye(3, dtype=torch.float64)
+    assert cover_batch(labelled, alone, crowd, 1)[0].tolist() == [1]
 
 
 def test_the_datamodeling_score_is_a_mean_of_rank_correlations():

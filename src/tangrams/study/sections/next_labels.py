@@ -1,4 +1,4 @@
-"""Section 8: what should be labelled next? A batch from the pool that the network is unsure of and that spreads out."""
+"""Section 8: what should be labelled next? A batch that stands for what the labels do not cover."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tangrams.learners import LargestClusterMaxDistance
 from tangrams.study.estimates import absent, score, spread
 from tangrams.study.material import Material
 
@@ -22,8 +23,8 @@ def measure(material: Material) -> dict[str, Any]:
     kernel = material.kernel
     size = min(BATCH, len(pool))
     unsure = _uncertainty(material)
-    chosen, distances = spread_batch(kernel.pool, kernel.pool_cross, unsure, size)
-    alone = _distance_to_labelled(kernel.pool, kernel.pool_cross)
+    chosen, distances = cover_batch(kernel.gram, kernel.pool, kernel.pool_cross, size)
+    alone = (kernel.pool.diagonal() + 1 - 2 * kernel.pool_cross.max(1).values).clamp_min(0).sqrt()  # labelled: norm 1
     high_doubt, high_distance = float(unsure.quantile(0.75)), float(alone.quantile(0.75))
     batch = []
     for i, distance in zip(chosen.tolist(), distances.tolist(), strict=True):
@@ -33,7 +34,7 @@ def measure(material: Material) -> dict[str, Any]:
             "predicted": _prediction(material, i),
             "uncertainty": float(unsure[i]),
             "distance": distance,
-            "why": "both" if doubtful and far else "far" if far else "uncertain",
+            "why": "both" if doubtful and far else "far" if far else "uncertain" if doubtful else "cluster",
         }
         batch.append(row)
     generator = torch.Generator().manual_seed(material.seed)
@@ -43,37 +44,45 @@ def measure(material: Material) -> dict[str, Any]:
     own = torch.tensor([_smallest_distance(kernel.pool, chosen)])
     return {
         "state": "measured",
-        "method": "greedy: uncertainty times distance to the nearest labelled or chosen sample in the tangent kernel",
+        "method": "largest cluster, maximum distance in the tangent kernel",
         "batch": batch,
         "spread": score(spread(own, "batches"), {"random batch": spread(random, "random batches")}),
     }
 
 
-def spread_batch(
-    pool: Float[Tensor, "q q"], cross: Float[Tensor, "q n"], weight: Float[Tensor, "q"], size: int
+def cover_batch(
+    gram: Float[Tensor, "n n"], pool: Float[Tensor, "q q"], cross: Float[Tensor, "q n"], size: int
 ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
-    """Choose samples one by one: the largest weight × distance to the nearest labelled or chosen sample.
+    """Choose a batch by :class:`~tangrams.learners.LargestClusterMaxDistance`, the labelled samples given.
 
     Args:
-        pool: cosine kernel of the pool.
+        gram: kernel of the labelled samples.
+        pool: of the pool.
         cross: the pool against the labelled samples.
-        weight: how much each sample is wanted for itself.
         size: how many, at most q.
 
     Returns:
         The chosen samples and each one's distance when it was chosen.
     """
-    nearest = _distance_to_labelled(pool, cross)
-    chosen, distances = [], []
-    free = torch.ones(len(pool), dtype=torch.bool)
-    for _ in range(size):
-        wish = torch.where(free, (weight + 1e-9) * nearest, torch.full_like(nearest, -1.0))
-        i = int(wish.argmax())
-        chosen.append(i)
-        distances.append(float(nearest[i]))
-        free[i] = False
-        nearest = torch.minimum(nearest, _distance(pool[i], pool.diagonal(), pool[i, i]))
-    return torch.tensor(chosen, dtype=torch.int64), torch.tensor(distances, dtype=pool.dtype)
+    joint = torch.cat([torch.cat([pool, cross], 1), torch.cat([cross.mT, gram], 1)])
+    numbers = torch.arange(len(joint))
+    selector = LargestClusterMaxDistance(size, kernel=_Known(joint))
+    selector.fit(numbers[: len(pool)], labelled=numbers[len(pool) :])
+    distances = torch.from_numpy(selector.scores_).to(pool.dtype).clamp_min(0).sqrt()
+    return torch.from_numpy(selector.indices_), distances.nan_to_num(0.0)
+
+
+class _Known:
+    """A kernel of numbered samples, its values known."""
+
+    def __init__(self, gram: Tensor) -> None:
+        self._gram = gram
+
+    def gram(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self._gram[x][:, x if y is None else y]
+
+    def diag(self, x: Tensor) -> Tensor:
+        return self._gram.diagonal()[x]
 
 
 def _uncertainty(material: Material) -> Tensor:
@@ -91,15 +100,6 @@ def _prediction(material: Material, i: int) -> float | int:
     assert pool is not None
     outputs = pool.outputs[i]
     return int(outputs.argmax()) if material.problem.task == "classification" else float(outputs[0])
-
-
-def _distance(products: Tensor, squares: Tensor, own: Tensor) -> Tensor:
-    return (squares + own - 2 * products).clamp_min(0).sqrt()
-
-
-def _distance_to_labelled(pool: Tensor, cross: Tensor) -> Tensor:
-    """In cosines every labelled sample has norm 1."""
-    return (pool.diagonal() + 1 - 2 * cross.max(1).values).clamp_min(0).sqrt()
 
 
 def _smallest_distance(K: Tensor, index: Tensor) -> float:

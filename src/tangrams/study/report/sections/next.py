@@ -12,6 +12,7 @@ WHY = {
     "uncertain": "the network is unsure",
     "far": "unlike anything labelled",
     "both": "unsure, and unlike anything labelled",
+    "cluster": "stands for the largest group that is not covered",
 }
 
 
