@@ -11,8 +11,9 @@ for deep polyharmonic splines, trained by :class:`CascadeSolver`.
 Which samples to label next is asked of :mod:`tangrams.learners.selection`: :class:`LargestClusterMaxDistance` first;
 :class:`ActiveLearningLoop` measures what a selection is worth, on :class:`TabularMLPRegressor` as the paper does.
 :class:`SketchedLeastSquares` for regressions with very many rows, :class:`JoinRegression` for columns that several
-parties hold.
+parties hold, :class:`SketchedRidgeEnsemble` for those with very many features: it tunes itself and gives intervals.
 :class:`TangentClassifier` fine-tunes the linearisation of a network, :class:`TangentRidgeClassifier` solves for it,
+:class:`TAFTClassifier` does so with the last blocks of a transformer, :class:`PrivateTangentClassifier` with noise.
 :class:`TangentComposition` puts several together in one pass, and :class:`ShardedTangentClassifier` has one per shard,
 each of which can be forgotten.
 :class:`FunctionalSGD` descends on a function step by step; :class:`MAML`, :class:`FirstOrderMAML` and
@@ -33,6 +34,8 @@ from tangrams.learners.kernel_ridge import KernelRidge, KernelRidgeClassifier
 from tangrams.learners.linearized_regressor import LinearizedRegressor
 from tangrams.learners.maml import MAML, FirstOrderMAML, KernelMAML
 from tangrams.learners.poison_filter import PoisonFilter
+from tangrams.learners.privacy import FullBatchAccountant, PrivacyAccountant, PrivacyBudgetError, SubsampledAccountant
+from tangrams.learners.private_tangent import PrivateTangentClassifier
 from tangrams.learners.pruning import keep_heads, keep_random_members, thin_largest
 from tangrams.learners.random_feature_ridge import RandomFeatureRidge
 from tangrams.learners.selection import (
@@ -63,7 +66,15 @@ from tangrams.learners.sketched_least_squares import (
     linf_error_ratio,
     sketched_lstsq,
 )
+from tangrams.learners.sketched_ridge import (
+    DegenerateGCVWarning,
+    SketchedRidgeEnsemble,
+    sign_error,
+    squared_error,
+)
+from tangrams.learners.sketched_ridge_theory import equivalent_penalty, row_sketched_gcv, sketching_excess
 from tangrams.learners.tabular_mlp import TabularMLPRegressor
+from tangrams.learners.taft_classifier import TAFTClassifier
 from tangrams.learners.tangent_classifier import TangentClassifier
 from tangrams.learners.tangent_composition import TangentComposition
 from tangrams.learners.tangent_ridge import TangentRidgeClassifier
@@ -82,9 +93,11 @@ __all__ = [
     "CascadeRegressor",
     "CascadeSolver",
     "CascadeStep",
+    "DegenerateGCVWarning",
     "FarthestPointClustering",
     "FirstOrderMAML",
     "FrankWolfe",
+    "FullBatchAccountant",
     "FunctionalSGD",
     "HasGram",
     "JoinRegression",
@@ -104,12 +117,18 @@ __all__ = [
     "PoisonFilter",
     "PoolModeLoop",
     "PosteriorFeatures",
+    "PrivacyAccountant",
+    "PrivacyBudgetError",
+    "PrivateTangentClassifier",
     "RandomFeatureRidge",
     "RandomSelection",
     "RankDeficientSketchError",
     "RegressionErrors",
     "ShardedTangentClassifier",
     "SketchedLeastSquares",
+    "SketchedRidgeEnsemble",
+    "SubsampledAccountant",
+    "TAFTClassifier",
     "TabularMLPRegressor",
     "TangentClassifier",
     "TangentComposition",
@@ -119,13 +138,18 @@ __all__ = [
     "as_features",
     "as_samples",
     "as_targets",
+    "equivalent_penalty",
     "keep_heads",
     "keep_random_members",
     "linf_error_ratio",
     "norm_penalty",
+    "row_sketched_gcv",
     "self_maximal",
+    "sign_error",
     "sketched_gradients",
     "sketched_lstsq",
+    "sketching_excess",
     "square_penalty",
+    "squared_error",
     "thin_largest",
 ]

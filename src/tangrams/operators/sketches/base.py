@@ -209,6 +209,15 @@ class Sketch(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} states no embedding size")
 
+    @property
+    def orthogonality(self) -> float:
+        """ω in the S-transform ``α (1 + ω w)/(α + w)`` of SᵀS in the limit, α = k/p.
+
+        1 for rows of a rotation of the p columns, p/m for rows of one of m ≥ p of which the columns are a part, and 0
+        for independent entries, which sketches are taken for that do not say otherwise.
+        """
+        return 0.0
+
     def with_seed(self, seed: int) -> Sketch:
         """A copy with other draws, bound to the same columns.
 

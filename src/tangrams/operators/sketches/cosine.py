@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -71,6 +73,11 @@ class CosineSketch(Sketch):
             spread = u.new_zeros(u.shape[0], self._size[1]).index_add_(1, inner, u * outer)
             parts.append(inverse_cosine_transform(spread)[:, low:high] * self._signs(number, low, high, u))
         return torch.cat([u[:, :0], *parts], 1)
+
+    @property
+    def orthogonality(self) -> float:
+        """p/m: S is a part of k rows of a rotation of m columns."""
+        return self.in_features / math.prod(self._size)
 
     def variance(self, rho: float = 0.0) -> float:
         """``(m/(m−1)) (1 − k/m) (3/2 + ρ²) / k``, an upper bound, 5/2 beyond one block; 0 where S is orthogonal."""

@@ -75,6 +75,15 @@ class HadamardSketch(Sketch):
             parts.append(hadamard_transform(spread)[:, low - base : high - base] * signs)
         return torch.cat([u[:, :0], *parts], 1)
 
+    @property
+    def orthogonality(self) -> float:
+        """p/m: S is a part of k rows of a rotation of m columns.
+
+        Where p < m this is off by some per cent: columns of a Hadamard matrix are not free of its rows, as those of
+        :class:`CosineSketch` are, which has p = m.
+        """
+        return self.in_features / self._size
+
     def variance(self, rho: float = 0.0) -> float:
         """``(m/(m−1)) (1 − k/m) (1 + ρ²) / k``, an upper bound; 0 where S is orthogonal."""
         k, m = self.num_features, self._size

@@ -49,6 +49,11 @@ class OrthogonalSketch(DenseSketch):
             return u[:, start:stop].clone()
         return super().lift_block(u @ self._whitener(u), start, stop)
 
+    @property
+    def orthogonality(self) -> float:
+        """p/m: S is a part of k rows of a rotation of m columns."""
+        return self.in_features / max(self.in_features, self.num_features)
+
     def variance(self, rho: float = 0.0) -> float:
         """``(p − k)/(k (p + 2)) · (2ρ² + (1 − ρ²) p/(p − 1))``, exact; 0 where k ≥ p."""
         k, p = self.num_features, self.in_features
