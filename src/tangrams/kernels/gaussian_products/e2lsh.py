@@ -127,7 +127,9 @@ class E2LSH:
         self.dropped = self.compared = 0
         for row, col in self.candidates(queries, keys):
             self.compared += len(row)
-            found.add(row, col, (queries[row] - keys[col]).square().sum(1))
+            # index_select copies rows whole, several times as fast as indexing.
+            between = queries.index_select(0, row).sub_(keys.index_select(0, col))
+            found.add(row, col, torch.linalg.vecdot(between, between))
         row, col, squared, reached = found.result(queries)
         return NearPairs(row, col, squared, self.inclusion(squared.sqrt()), reached)
 
@@ -169,7 +171,7 @@ class LSHSearch:
         ValueError: if ``miss`` is not in (0, 1).
     """
 
-    def __init__(self, miss: float = 0.1, *, seed: int = 0) -> None:
+    def __init__(self, miss: float = 0.02, *, seed: int = 0) -> None:
         if not 0 < miss < 1:
             raise ValueError(f"LSHSearch needs miss in (0, 1), got {miss}")
         self.miss, self.seed = miss, seed

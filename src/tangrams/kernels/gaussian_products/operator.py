@@ -18,6 +18,7 @@ from tangrams.kernels.gaussian_products.searches import ExactSearch, NearPairs, 
 from tangrams.kernels.gaussian_products.sparse import (
     AssumptionViolatedWarning,
     SparsePlan,
+    balanced_tau,
     closest_to_the_others,
     plan_product,
     sparse_gaussian_product,
@@ -98,7 +99,8 @@ class SparseGaussianKernelOperator(OpaqueOperator):
             sigma: σ.
             eps: ε, the error in units of ``‖x‖``.
             delta: δ, the chance of a larger one.
-            tau: pairs with K ≥ τ are searched for; ``ε/√m`` by default. Zero: all pairs, so that products are exact.
+            tau: pairs with K ≥ τ are searched for. By default the largest τ at which some 8 √m samples do the rest, so
+                that products take time n^1.5; zero: all pairs, so that products are exact.
             search: by default exact up to 20,000 × 20,000 pairs, then :class:`LSHSearch`.
             sampling: :class:`SquaredNormSampling` by default.
             max_pairs: pairs that may be held; more raise τ.
@@ -127,7 +129,10 @@ class SparseGaussianKernelOperator(OpaqueOperator):
         if search is None:
             search = ExactSearch() if len(queries) * len(keys) <= _EXACT_SEARCH else LSHSearch(seed=seed)
         sampling = SquaredNormSampling() if sampling is None else sampling
-        tau = eps / math.sqrt(len(keys)) if tau is None else max(tau, 1e-300)
+        if tau is None:
+            per_tail = sampling.num_samples(1e6, len(keys)) / 1e6
+            target = 8 * math.sqrt(len(keys)) * eps**2 * delta / per_tail
+            tau = balanced_tau(queries, keys, sigma, target, seed=seed)
         none = torch.zeros(0, dtype=torch.int64, device=keys.device)
         plan = plan_product(
             queries,
@@ -135,7 +140,7 @@ class SparseGaussianKernelOperator(OpaqueOperator):
             sigma,
             eps=eps,
             delta=delta,
-            tau=min(tau, 1.0),
+            tau=min(max(tau, 1e-300), 1.0),
             search=search,
             max_pairs=max_pairs,
             exact_keys=none if exact_keys is None else exact_keys.to(keys.device),

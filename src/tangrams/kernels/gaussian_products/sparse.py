@@ -134,6 +134,38 @@ def sample_rows(
     return RowSample(float(mass.mean()) * n, errors[0], float(tail.mean()) * n, errors[1])
 
 
+def balanced_tau(
+    queries: Float[Tensor, "n d"],
+    keys: Float[Tensor, "m d"],
+    sigma: float,
+    tail: float,
+    *,
+    num_rows: int = 64,
+    seed: int = 0,
+) -> float:
+    """The largest τ that leaves no more than ``tail`` of Σ K² to sampling, by some rows of the kernel matrix.
+
+    The fewer pairs are searched for, the faster; the rest must stay small enough to be sampled.
+
+    Args:
+        queries: q.
+        keys: k.
+        sigma: the kernel's σ.
+        tail: ``Σ K²`` over the pairs with K < τ.
+        num_rows: rows that are looked at.
+        seed: fixes the draw.
+    """
+    n, bins, reach = len(queries), 256, 2 * math.log(1e8)  # squared distances up to K = 1e-8, in units of σ²
+    chosen = torch.randperm(n, generator=block_generator(seed, -4))[:num_rows].to(queries.device)
+    squared = (squared_distances(queries[chosen], keys) / sigma**2).flatten().double()
+    where = (squared * (bins / reach)).long().clamp_max(bins)
+    sums = torch.bincount(where, weights=torch.exp(-squared), minlength=bins + 1) * (n / len(chosen))
+    beyond = sums.flip(0).cumsum(0).flip(0)  # of a bin and all farther ones
+    small = (beyond <= tail).nonzero()
+    edge = int(small[0]) if len(small) else bins
+    return math.exp(-0.5 * edge * reach / bins)
+
+
 @dataclass(frozen=True)
 class SparsePlan:
     """How products are formed: which pairs exactly, and how much of K is left to sampling.
