@@ -9,6 +9,7 @@ samples teach one another. :func:`boundary_distances` says how far samples are f
 :func:`zonal_spectrum` says which frequencies a kernel learns first. :func:`match_pointwise` and :func:`match_posterior`
 say how equal two kernels are. :func:`coordinate_check` says whether activations keep their size over widths,
 :func:`spectral_report` whether training moved each layer by as much as the spectral condition asks.
+:func:`sensitivity` says how much a prediction moves with its input, :func:`sensitivity_parts` what drives it.
 
 What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
 :func:`find_label_errors` which labels look wrong, :func:`exact_duplicates`, :func:`near_duplicates` and
@@ -88,6 +89,16 @@ from tangrams.lens.redundancy import (
     near_duplicates,
     subset_curve,
 )
+from tangrams.lens.robustness import (
+    MinNormFit,
+    RankDeficientError,
+    SensitivityParts,
+    interaction_matrix,
+    min_norm_fit,
+    sensitivity,
+    sensitivity_parts,
+    universal_sensitivity,
+)
 from tangrams.lens.sample_distances import sinkhorn_divergence, squared_mmd
 from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
 from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_windows, weight_spectrum
@@ -122,15 +133,18 @@ __all__ = [
     "LayerMotion",
     "LearningCurve",
     "MatchReport",
+    "MinNormFit",
     "NearDuplicates",
     "PermutationMoments",
     "PointwiseMatch",
     "PowerLawWindows",
+    "RankDeficientError",
     "RegressionGap",
     "Relation",
     "Retrieval",
     "Risk",
     "RiskLaw",
+    "SensitivityParts",
     "SmootherExplanations",
     "SubsetCurve",
     "TaskExponents",
@@ -155,6 +169,7 @@ __all__ = [
     "gaussian_kernel_mass",
     "gegenbauer",
     "harmonics",
+    "interaction_matrix",
     "k_centre_order",
     "kernel_attribution",
     "kernel_regression_gap",
@@ -166,6 +181,7 @@ __all__ = [
     "measure_exponents",
     "measure_learning_curve",
     "midpoint_threshold",
+    "min_norm_fit",
     "near_duplicates",
     "ntk_relative_error",
     "optimal_fitting_ratio",
@@ -181,6 +197,8 @@ __all__ = [
     "ridge_risk",
     "rms_norm",
     "score_events",
+    "sensitivity",
+    "sensitivity_parts",
     "sign_threshold",
     "sinkhorn_divergence",
     "small_gammas_zeroed",
@@ -191,6 +209,7 @@ __all__ = [
     "subset_curve",
     "surrogate_fidelity",
     "top_similar",
+    "universal_sensitivity",
     "weight_spectrum",
     "zero_fractions",
     "zonal",
