@@ -32,7 +32,7 @@ class PositionalEncodingMLP(CoordinateNetwork):
         ValueError: if ``num_frequencies < 0``.
     """
 
-    frequencies: Tensor
+    octaves: Tensor
 
     def __init__(
         self,
@@ -48,13 +48,12 @@ class PositionalEncodingMLP(CoordinateNetwork):
             raise ValueError(f"PositionalEncodingMLP needs num_frequencies ≥ 0, got {num_frequencies}")
         encoded = in_features * (1 + 2 * num_frequencies)
         super().__init__(in_features, hidden_features, hidden_layers, out_features, encoded_features=encoded)
-        octaves = math.pi * 2.0 ** torch.arange(num_frequencies)
-        self.register_buffer("frequencies", octaves, persistent=False)
+        self.register_buffer("octaves", 2.0 ** torch.arange(num_frequencies), persistent=False)
         self.reset_parameters(generator)
 
     def encode(self, x: Tensor) -> Tensor:
         """γ(x)."""
-        angles = (x[..., None] * self.frequencies.to(x.dtype)).flatten(-2)
+        angles = (x[..., None] * self.octaves.to(x.dtype) * math.pi).flatten(-2)
         return torch.cat([x, angles.sin(), angles.cos()], -1)
 
     def activate(self, z: Tensor) -> Tensor:
