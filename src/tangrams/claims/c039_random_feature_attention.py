@@ -97,8 +97,8 @@ def measure(
         f"With {samples[-1]} samples and {heads} heads over {seeds} seeds the relative errors are "
         + "; ".join(f"{name}: " + ", ".join(f"{k} {v:.2f}" for k, v in at.items()) for name, at in last.items())
         + f". Errors of {keys} by RFA and RFMLP for sets of {sets}. The norm bounds of interpolation are "
-        f"{smallest:.1f} standard deviations or more, and prefer the best learner on {sum(agree.values())} of {len(agree)} "
-        f"functions. With {closed_form} samples infinitely many heads reach "
+        f"{smallest:.1f} standard deviations or more, and prefer the best learner on {sum(agree.values())} of "
+        f"{len(agree)} functions. With {closed_form} samples infinitely many heads reach "
         f"{limit[first, 'infinite', 0][0]:.2f} where {heads} reach {limit[first, 'RFA', 0][0]:.2f}."
     )
     numbers: dict[str, Any] = {

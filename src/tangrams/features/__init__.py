@@ -18,6 +18,7 @@ from tangrams.features.random import (
     RandomAttentionFeatures,
     RandomFeatures,
     RandomSequenceFeatures,
+    ShallowTangentFeatures,
     SoftmaxRandomFeatures,
     TrigonometricRandomFeatures,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "RandomAttentionFeatures",
     "RandomFeatures",
     "RandomSequenceFeatures",
+    "ShallowTangentFeatures",
     "SoftmaxRandomFeatures",
     "Stack",
     "TangentError",

@@ -55,7 +55,10 @@ class RandomAttentionKernel(Kernel):
         right = left if y is x else self._read(y)
         width = max(1, right[1].shape[0] * right[1].shape[1] * left[1].shape[1])
         step = max(1, _ELEMENTS // width)
-        panels = [self._block(*(part[i : i + step] for part in left), *right) for i in range(0, len(left[0]), step)]
+        q, k, share = left
+        panels = [
+            self._block(q[i : i + step], k[i : i + step], share[i : i + step], *right) for i in range(0, len(q), step)
+        ]
         return torch.cat(panels) if panels else left[0].new_empty(0, len(right[0]))
 
     def _diag(self, x: Any) -> Tensor:

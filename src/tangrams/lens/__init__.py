@@ -18,6 +18,7 @@ predicts the error of ridge regression for any number of samples and features, f
 """
 
 from tangrams.lens.activation_memory import ActivationMemoryMeter
+from tangrams.lens.backgrounds import blur, fade, grain
 from tangrams.lens.batchnorm_features import (
     GammaStatistics,
     dead_channels,
@@ -100,6 +101,20 @@ from tangrams.lens.robustness import (
     universal_sensitivity,
 )
 from tangrams.lens.sample_distances import sinkhorn_divergence, squared_mmd
+from tangrams.lens.shortcut import (
+    BiasReport,
+    InterventionReport,
+    KernelShortcutProbe,
+    ShortcutMap,
+    agreements,
+    background_sensitivity,
+    bayes_decision,
+    intervene,
+    linear_discriminant,
+    reliance,
+    shortcut_bias,
+    shortcut_map,
+)
 from tangrams.lens.smoother import SmootherExplanations, smoother_explanations
 from tangrams.lens.spectra import PowerLawWindows, fresh_spectrum, power_law_windows, weight_spectrum
 from tangrams.lens.spectral_bias import (
@@ -115,6 +130,7 @@ from tangrams.lens.spectral_condition import LayerMotion, rms_norm, spectral_rep
 
 __all__ = [
     "ActivationMemoryMeter",
+    "BiasReport",
     "BoundaryAttack",
     "BoundaryDistances",
     "CoordinateCheck",
@@ -126,7 +142,9 @@ __all__ = [
     "ForgettingTracker",
     "GammaStatistics",
     "GramTask",
+    "InterventionReport",
     "KernelMass",
+    "KernelShortcutProbe",
     "LabelCalibration",
     "LabelErrors",
     "LayerHealth",
@@ -145,11 +163,16 @@ __all__ = [
     "Risk",
     "RiskLaw",
     "SensitivityParts",
+    "ShortcutMap",
     "SmootherExplanations",
     "SubsetCurve",
     "TaskExponents",
+    "agreements",
     "attribution_precision_recall",
+    "background_sensitivity",
     "band_psnr",
+    "bayes_decision",
+    "blur",
     "boundary_attack",
     "boundary_distances",
     "calibrate_label_errors",
@@ -160,6 +183,7 @@ __all__ = [
     "ensemble_size",
     "error_l2_norm",
     "exact_duplicates",
+    "fade",
     "find_label_errors",
     "find_target_errors",
     "fit_risk_law",
@@ -168,13 +192,16 @@ __all__ = [
     "gamma_statistics",
     "gaussian_kernel_mass",
     "gegenbauer",
+    "grain",
     "harmonics",
     "interaction_matrix",
+    "intervene",
     "k_centre_order",
     "kernel_attribution",
     "kernel_regression_gap",
     "layer_health",
     "learning_difficulty",
+    "linear_discriminant",
     "match_pointwise",
     "match_posterior",
     "max_eig_ratio",
@@ -194,11 +221,14 @@ __all__ = [
     "projected_predictions",
     "radial_power",
     "relation",
+    "reliance",
     "ridge_risk",
     "rms_norm",
     "score_events",
     "sensitivity",
     "sensitivity_parts",
+    "shortcut_bias",
+    "shortcut_map",
     "sign_threshold",
     "sinkhorn_divergence",
     "small_gammas_zeroed",

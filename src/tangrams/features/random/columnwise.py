@@ -74,7 +74,16 @@ class ColumnwiseFeatures(FeatureMap):
 
     def rows(self, x: Any) -> Rows:
         """The rows of ``x``: no column is worked out before it is needed."""
-        return ColumnwiseRows(self, tuple(part.detach() for part in self.judge(x)), _dtype(x))
+        return self.lazy(tuple(part.detach() for part in self.judge(x)), _dtype(x))
+
+    def lazy(self, samples: Samples, dtype: torch.dtype) -> ColumnwiseRows:
+        """Rows of judged samples; a member with a faster Gram matrix returns rows of its own.
+
+        Args:
+            samples: as :meth:`judge` returns them, detached.
+            dtype: of every answer.
+        """
+        return ColumnwiseRows(self, samples, dtype)
 
 
 class ColumnwiseRows:
@@ -154,7 +163,7 @@ class ColumnwiseRows:
 
     def take(self, index: Int64[Tensor, "M"]) -> ColumnwiseRows:
         """Some rows, in that order."""
-        return ColumnwiseRows(self.phi, tuple(part[index] for part in self.samples), self.dtype)
+        return type(self)(self.phi, tuple(part[index] for part in self.samples), self.dtype)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> ColumnwiseRows:
         """The rows in another dtype or on another device."""
@@ -163,7 +172,7 @@ class ColumnwiseRows:
         samples = tuple(
             part.to(device=device, dtype=wide if part.is_floating_point() else None) for part in self.samples
         )
-        return ColumnwiseRows(self.phi, samples, dtype)
+        return type(self)(self.phi, samples, dtype)
 
     def project(self, sketch: Sketch) -> Float[Tensor, "N k"]:
         """``Φ Sᵀ``."""

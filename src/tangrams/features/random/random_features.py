@@ -13,6 +13,7 @@ from tangrams.features.random.columnwise import ColumnwiseFeatures, Samples, as_
 from tangrams.features.random.couplings import Coupling, IIDCoupling
 from tangrams.features.random.derivatives import Activation, derivative, describe_activation
 from tangrams.features.random.stream import WeightStream
+from tangrams.operators.dense_rows import PANEL_BYTES
 
 
 class RandomFeatures(ColumnwiseFeatures):
@@ -114,13 +115,26 @@ class RandomFeatures(ColumnwiseFeatures):
         """
         z = self._points(z)
         out = torch.zeros_like(z)
-        step = self.panel_unit * max(1, (1 << 22) // (self.panel_unit * max(1, len(z) + self.in_features)))
-        for start in range(0, self.num_features, step):
-            stop = min(start + step, self.num_features)
+        for start, stop in self._turns(len(z)):
             W, _ = self.weights(start, stop, z)
             slope = derivative(self.activation, self._units(z, start, stop))
-            out = out + (slope * theta[start:stop].to(z)) @ W
+            out += (slope * theta[start:stop].to(z)) @ W
         return out / math.sqrt(self.num_features)
+
+    def kernel_gradient(self, z: Float[Tensor, "b d"], x: Float[Tensor, "n d"]) -> Float[Tensor, "b d n"]:
+        """∂⟨φ(z), φ(x_i)⟩ / ∂z: the Jacobian of φ at z times the features of x, a panel of features at a time.
+
+        Args:
+            z: where.
+            x: samples.
+        """
+        z, x = self._points(z), self._points(x)
+        out = z.new_zeros(len(z), self.in_features, len(x))
+        for start, stop in self._turns(len(z) + len(x)):
+            W, _ = self.weights(start, stop, z)
+            slope = derivative(self.activation, self._units(z, start, stop))
+            out += (W.mT * slope[:, None, :]) @ self.activation(self._units(x, start, stop)).mT
+        return out / self.num_features
 
     def describe(self) -> dict[str, Any]:
         """Class, sizes, scales, activation, coupling and seed."""
@@ -138,6 +152,11 @@ class RandomFeatures(ColumnwiseFeatures):
     def extra_repr(self) -> str:
         """Sizes."""
         return f"{self.in_features}, {self.num_features}, seed={self.seed}"
+
+    def _turns(self, rows: int) -> list[tuple[int, int]]:
+        """Features in turns that are a panel at so many samples."""
+        step = self.panel_unit * max(1, PANEL_BYTES // (8 * self.panel_unit * max(1, rows + self.in_features)))
+        return [(start, min(start + step, self.num_features)) for start in range(0, self.num_features, step)]
 
     def _units(self, x: Tensor, start: int, stop: int) -> Tensor:
         projections, b = self._stream.project(x * (self.weight_std / math.sqrt(self.in_features)), start, stop)
