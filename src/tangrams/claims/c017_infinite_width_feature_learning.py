@@ -74,8 +74,8 @@ def measure(
         f"Finite linear networks differ from the exact limit by width^{slopes[1]:.2f} (one hidden layer) and "
         f"width^{slopes[2]:.2f} (two); 5-way 1-shot accuracy is {ordered[0]:.3f} at width {widths[0]}, "
         f"{ordered[-2]:.3f} at {widths[-1]} and {ordered[-1]:.3f} in the limit, {best_kernel:.3f} for the better "
-        f"kernel; the held-out loss of word vectors is {worded[0]:.3f} at width {word_widths[0]} and {worded[-1]:.3f} in "
-        f"the limit."
+        f"kernel; the held-out loss of word vectors is {worded[0]:.3f} at width {word_widths[0]} and "
+        f"{worded[-1]:.3f} in the limit."
     )
     numbers: dict[str, Any] = {
         "limit_widths": list(limit_widths),
