@@ -165,7 +165,7 @@ class _Attention(nn.Module):
     def project(self, text: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embeddings, and queries, keys and values by head: ``(b, heads, n, d)``."""
         shifted = [torch.nn.functional.pad(text, (lag, 0))[:, : text.shape[1]] for lag in range(3)]
-        x = sum(embedding(part) for embedding, part in zip(self.embeddings, shifted, strict=True))
+        x = torch.stack([embedding(part) for embedding, part in zip(self.embeddings, shifted, strict=True)]).sum(0)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).movedim(2, 1) for part in self.qkv(x).chunk(3, -1))
         return x, _rotated(q), _rotated(k), v
 
@@ -207,7 +207,7 @@ def _text(name: str) -> tuple[int, Tensor]:
         from sklearn import datasets
 
         sets = (datasets.load_digits, datasets.load_breast_cancer, datasets.load_wine, datasets.load_diabetes)
-        text = "".join(make()["DESCR"] for make in sets)
+        text = "".join(make().DESCR for make in sets)  # type: ignore[union-attr]
     else:
         text = load(name)
     alphabet = sorted(set(text))

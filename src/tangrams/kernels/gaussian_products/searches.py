@@ -36,8 +36,8 @@ class NearPairs:
 
     def to(self, device: torch.device) -> NearPairs:
         """The same pairs elsewhere."""
-        tensors = (t.to(device) for t in (self.row, self.col, self.squared, self.inclusion))
-        return NearPairs(*tensors, self.radius)
+        row, col, squared, inclusion = (t.to(device) for t in (self.row, self.col, self.squared, self.inclusion))
+        return NearPairs(row, col, squared, inclusion, self.radius)
 
     def swapped(self) -> NearPairs:
         """The same pairs with keys for queries."""
