@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from tangrams.nn.tangent import TangentSum
 
 app = typer.Typer(
     name="tangrams",
@@ -180,6 +183,50 @@ def claim(
     folder = evidence or (Path("evidence") if preset == "full" else None)
     if folder is not None and record.verdict != "skipped: data":
         _out.print(f"Kept: {keep(record, found, folder)}", highlight=False)
+
+
+@app.command()
+def compose(
+    vectors: Annotated[list[Path], typer.Argument(help="Saved tangent vectors of one base point, .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The composition to write, .safetensors.")],
+    weights: Annotated[str | None, typer.Option(help="One number per vector, such as 1,2,1; equal by default.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Also write the sum, as a tangent vector, here.")] = None,
+) -> None:
+    """Compose tangent vectors into their weighted mean, each kept apart so that it can be forgotten."""
+    from tangrams.nn.tangent import TangentSum, TangentVector
+
+    amounts = [1.0] * len(vectors) if weights is None else [float(number) for number in weights.split(",")]
+    if len(amounts) != len(vectors):
+        raise ValueError(f"{len(vectors)} tangent vectors but {len(amounts)} weights")
+    total = TangentSum()
+    for path, amount in zip(vectors, amounts, strict=True):
+        total.add(path.stem, TangentVector.load(path), amount)
+    _keep(total, out, vector)
+
+
+@app.command()
+def forget(
+    composition: Annotated[Path, typer.Argument(help="A composition written by `tangrams compose`.")],
+    components: Annotated[list[str], typer.Argument(help="Names of the components to forget.")],
+    out: Annotated[Path | None, typer.Option(help="The composition to write; the same file by default.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Also write the sum, as a tangent vector, here.")] = None,
+) -> None:
+    """Forget components of a composition: what is left is, bit for bit, what it would be without them."""
+    from tangrams.nn.tangent import TangentSum
+
+    total = TangentSum.load(composition)
+    for name in components:
+        total.remove(name)
+    _keep(total, out or composition, vector)
+
+
+def _keep(total: TangentSum, out: Path, vector: Path | None) -> None:
+    sums = total.vector()  # first: nothing is written where there is no sum
+    total.save(out)
+    if vector is not None:
+        sums.save(vector)
+    parts = ", ".join(f"{name} {weight:.3g}" for name, weight in total.weights.items())
+    _out.print(f"{out}: {parts}", markup=False, highlight=False)
 
 
 def main() -> None:
