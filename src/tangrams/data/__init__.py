@@ -30,9 +30,11 @@ from tangrams.data.sequences import (
     key_power,
     spherical_sequences,
 )
+from tangrams.data.shortcut import ShortcutSamples, ShortcutTask
 from tangrams.data.sphere import sphere_quadrature
 from tangrams.data.split import Split
 from tangrams.data.streams import class_tasks, data_shards
+from tangrams.data.two_objects import TwoObjectImages
 
 __all__ = [
     "CONFUSABLE_DIGITS",
@@ -43,7 +45,10 @@ __all__ = [
     "Planted",
     "PlantedSplit",
     "RegressionTable",
+    "ShortcutSamples",
+    "ShortcutTask",
     "Split",
+    "TwoObjectImages",
     "ackley",
     "as_dataset",
     "class_tasks",

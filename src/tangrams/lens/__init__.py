@@ -8,7 +8,9 @@ samples teach one another. :func:`boundary_distances` says how far samples are f
 :func:`layer_health` which layers look unlike those of a healthy network.
 :func:`zonal_spectrum` says which frequencies a kernel learns first. :func:`match_pointwise` and :func:`match_posterior`
 say how equal two kernels are. :func:`coordinate_check` says whether activations keep their size over widths,
-:func:`spectral_report` whether training moved each layer by as much as the spectral condition asks.
+:func:`spectral_report` whether training moved each layer by as much as the spectral condition asks,
+:func:`sharpness` and :class:`SharpnessTracker` how its loss bends, :func:`transfer_curve` whether a rate fits all
+sizes.
 :func:`sensitivity` says how much a prediction moves with its input, :func:`sensitivity_parts` what drives it.
 
 What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
@@ -101,6 +103,17 @@ from tangrams.lens.robustness import (
     universal_sensitivity,
 )
 from tangrams.lens.sample_distances import sinkhorn_divergence, squared_mmd
+from tangrams.lens.sharpness import (
+    Sharpness,
+    SharpnessTracker,
+    StochasticLossError,
+    TraceEstimate,
+    directional_sharpness,
+    loss_gauss_newton,
+    loss_hessian,
+    sharpness,
+    trace_estimate,
+)
 from tangrams.lens.shortcut import (
     BiasReport,
     InterventionReport,
@@ -127,6 +140,7 @@ from tangrams.lens.spectral_bias import (
     zonal_spectrum,
 )
 from tangrams.lens.spectral_condition import LayerMotion, rms_norm, spectral_report
+from tangrams.lens.transfer import SuperConsistency, TransferCurve, super_consistency, transfer_curve
 
 __all__ = [
     "ActivationMemoryMeter",
@@ -163,10 +177,16 @@ __all__ = [
     "Risk",
     "RiskLaw",
     "SensitivityParts",
+    "Sharpness",
+    "SharpnessTracker",
     "ShortcutMap",
     "SmootherExplanations",
+    "StochasticLossError",
     "SubsetCurve",
+    "SuperConsistency",
     "TaskExponents",
+    "TraceEstimate",
+    "TransferCurve",
     "agreements",
     "attribution_precision_recall",
     "background_sensitivity",
@@ -180,6 +200,7 @@ __all__ = [
     "count_errors",
     "dead_channels",
     "degree_energy",
+    "directional_sharpness",
     "ensemble_size",
     "error_l2_norm",
     "exact_duplicates",
@@ -202,6 +223,8 @@ __all__ = [
     "layer_health",
     "learning_difficulty",
     "linear_discriminant",
+    "loss_gauss_newton",
+    "loss_hessian",
     "match_pointwise",
     "match_posterior",
     "max_eig_ratio",
@@ -227,6 +250,7 @@ __all__ = [
     "score_events",
     "sensitivity",
     "sensitivity_parts",
+    "sharpness",
     "shortcut_bias",
     "shortcut_map",
     "sign_threshold",
@@ -237,8 +261,11 @@ __all__ = [
     "spectral_report",
     "squared_mmd",
     "subset_curve",
+    "super_consistency",
     "surrogate_fidelity",
     "top_similar",
+    "trace_estimate",
+    "transfer_curve",
     "universal_sensitivity",
     "weight_spectrum",
     "zero_fractions",
