@@ -137,10 +137,12 @@ class TangentClassifier(ClassifierMixin, BaseEstimator):
         return np.searchsorted(self.classes_, y).astype(np.int64)
 
     def _linearize(self, x: Any, generator: torch.Generator) -> LinearizedModule:
-        ref = None
-        if self.backbone is not None:
-            ref = self.backbone if isinstance(self.backbone, ModelRef) else ModelRef(self.backbone)
-        return linearize(with_head(ref, x, len(self.classes_), generator), trainable=self.trainable)
+        return linearize(with_head(self._backbone(), x, len(self.classes_), generator), trainable=self.trainable)
+
+    def _backbone(self) -> ModelRef | None:
+        return (
+            self.backbone if self.backbone is None or isinstance(self.backbone, ModelRef) else ModelRef(self.backbone)
+        )
 
     def _train(self, x: Any, index: Tensor, generator: torch.Generator) -> list[float]:
         return self._training().run(self.linearized_, x, index, generator)

@@ -157,6 +157,12 @@ def _layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any
     return rules.layer_norm(x, list(normalized_shape), gamma, beta, eps)
 
 
+def _normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Dual:
+    if p != 2.0 or out is not None or not isinstance(dim, int):
+        raise Pass
+    return rules.normalize(*_moving(read(input)), dim, eps)
+
+
 def _attention(
     query: Any,
     key: Any,
@@ -205,6 +211,7 @@ RULES: dict[Callable[..., Any], Callable[..., Dual]] = {
     F.embedding_bag: _embedding_bag,
     F.batch_norm: _batch_norm,
     F.layer_norm: _layer_norm,
+    F.normalize: _normalize,
     F.scaled_dot_product_attention: _attention,
 }
 """torch function → rule on its arguments."""

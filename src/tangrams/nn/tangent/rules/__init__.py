@@ -7,7 +7,7 @@ from tangrams.nn.tangent.rules.attention import dot_attention
 from tangrams.nn.tangent.rules.elementwise import gelu, glu, relu, sigmoid, silu, softmax, tanh
 from tangrams.nn.tangent.rules.linear import convolution, linear, product
 from tangrams.nn.tangent.rules.lookup import embedding, embedding_bag
-from tangrams.nn.tangent.rules.normalisation import batch_norm, layer_norm
+from tangrams.nn.tangent.rules.normalisation import batch_norm, layer_norm, normalize
 
 __all__ = [
     "batch_norm",
@@ -19,6 +19,7 @@ __all__ = [
     "glu",
     "layer_norm",
     "linear",
+    "normalize",
     "product",
     "relu",
     "sigmoid",

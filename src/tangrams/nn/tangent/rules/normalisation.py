@@ -79,3 +79,22 @@ def layer_norm(x: Dual, shape: Sequence[int], weight: Dual, bias: Dual, eps: flo
         else:
             tangent = moved * weight.value if tangent is None else tangent.addcmul_(moved, weight.value)
     return Dual(y, tangent)
+
+
+def normalize(x: Dual, dim: int = -1, eps: float = 1e-12) -> Dual:
+    r"""Unit vectors along an axis, of which cosine attention takes inner products.
+
+    .. math:: u = x / \|x\|, \qquad \dot u = (\dot x - u \, (u \cdot \dot x)) / \|x\|
+
+    Vectors shorter than ε are divided by ε.
+
+    Args:
+        x: input.
+        dim: the axis.
+        eps: ε.
+    """
+    norm = torch.linalg.vector_norm(x.value, dim=dim, keepdim=True)
+    length = norm.clamp_min(eps)
+    u = x.value / length
+    inner = (u * x.tangent).sum(dim, keepdim=True)
+    return Dual(u, (x.tangent - torch.where(norm > eps, inner, 0.0) * u) / length)
