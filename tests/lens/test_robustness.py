@@ -1,11 +1,13 @@
 """How much predictions move with their inputs."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tangrams.features import PositiveRandomFeatures, RandomFeatures, ShallowTangentFeatures
 from tangrams.lens import (
@@ -135,6 +137,22 @@ def test_repeated_samples_with_different_targets_are_refused_and_with_equal_ones
         min_norm_fit(phi, twice, torch.cat([y, -y[:1]]))
     with pytest.raises(RankDeficientError, match="take more features"):
         min_norm_fit(RandomFeatures(D, 6, torch.tanh), x, y)
+
+
+def half_square(u):
+    return u.square() / 2
+
+
+@pytest.mark.parametrize("name", ["random_tanh", *(f"{m}_{a}" for m in MAPS for a in ("cos", "square", "softplus"))])
+def test_sensitivities_are_those_of_the_authors_script_at_the_same_weights(name):
+    with np.load(Path(__file__).with_name("robustness_laws.npz")) as arrays:
+        frozen = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    kind, activation = name.split("_")
+    function = {"tanh": torch.tanh, "cos": torch.cos, "square": half_square, "softplus": F.softplus}[activation]
+    phi = RandomFeatures(10, 40, function) if kind == "random" else ShallowTangentFeatures(10, 6, function)
+    fit = min_norm_fit(phi, frozen["X"], frozen["Y"])
+    found = sensitivity(fit, frozen["z"][None], scale=math.sqrt(10))
+    torch.testing.assert_close(found[0], frozen[name], rtol=1e-8, atol=0)
 
 
 def test_the_universal_law_is_the_root_of_n_d_over_p():

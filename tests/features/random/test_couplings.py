@@ -140,6 +140,7 @@ def test_conformity_of_given_vectors_is_the_mean_over_rotations():
     turned = torch.einsum("gij,kj->gki", Q * R.diagonal(dim1=1, dim2=2).sign()[:, None], W) @ v
     i, j = torch.triu_indices(4, 4, 1)
     values = torch.exp(turned[:, i] + turned[:, j]).mean(1)
+    assert rf_conformity(W, float(v.norm())) == pytest.approx(rf_conformity(W, v), rel=1e-12)
     z = (values.mean() - rf_conformity(W, v)) / (values.std() / math.sqrt(len(values)))
     assert abs(float(z)) < 4
 

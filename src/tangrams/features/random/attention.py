@@ -30,7 +30,8 @@ class RandomAttentionFeatures(ColumnwiseFeatures):
     v_m is the linear function of these features with coefficients √M v_m, so that ridge regression on them trains it
     (:class:`~tangrams.learners.KernelRidge` with this map as its kernel), and a vector of targets is a matrix of
     values. It sees the keys as a set: it can learn means over keys of functions of (x₀, x_i), with a number of samples
-    that does not grow with N. Its Gram matrix tends to :class:`~tangrams.kernels.RandomAttentionKernel`.
+    that does not grow with N. Features grow like ‖x‖³: scale the data. Its Gram matrix tends to
+    :class:`~tangrams.kernels.RandomAttentionKernel`.
 
     Args:
         in_features: d, entries of the query and of each key.

@@ -32,7 +32,7 @@ _ELEMENTS = 1 << 22
 """How many terms of series are summed at once."""
 
 
-def rf_conformity(W: Float[Tensor, "m d"], v: Float[Tensor, "d"]) -> float:
+def rf_conformity(W: Float[Tensor, "m d"], v: Float[Tensor, "d"] | float) -> float:
     r"""ρ of given weight vectors that are turned together, the mean over all pairs [083].
 
     The mean squared error of m positive features of the Gaussian kernel at x + y = v is
@@ -41,16 +41,17 @@ def rf_conformity(W: Float[Tensor, "m d"], v: Float[Tensor, "d"]) -> float:
 
     Args:
         W: the vectors.
-        v: x + y.
+        v: x + y, or its length.
 
     Raises:
         ValueError: if there are fewer than two vectors, or v has another number of entries.
     """
     m, d = W.shape
-    if m < 2 or v.shape != (d,):
-        raise ValueError(f"rf_conformity needs at least 2 vectors and a v of {d} entries, got {m} and {tuple(v.shape)}")
+    length = torch.as_tensor(v, dtype=torch.float64)
+    if m < 2 or length.shape not in ((), (d,)):
+        raise ValueError(f"rf_conformity needs at least 2 vectors and a v of {d} entries, got {m} and {length.shape}")
     lengths = pair_lengths(W.double()[None])[0]
-    return float(log_conformity_of_lengths(lengths, d, v.double().square().sum()).exp())
+    return float(log_conformity_of_lengths(lengths, d, length.square().sum()).exp())
 
 
 class Lengths(NamedTuple):

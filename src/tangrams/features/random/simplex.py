@@ -24,9 +24,9 @@ def simplex_matmul(y: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         ValueError: if d < 2: a simplex needs two dimensions.
 
     Example:
-        >>> simplex_matmul(torch.eye(2)).mT
-        tensor([[-1., 0.],
-                [ 1., 0.]])
+        >>> S = simplex_matmul(torch.eye(3)).mT
+        >>> (S @ S.mT)[0]
+        tensor([ 1.0000, -0.5000, -0.5000])
     """
     d = y.shape[-1]
     if d < 2:
