@@ -112,6 +112,7 @@ from tangrams.lens.sharpness import (
     loss_gauss_newton,
     loss_hessian,
     sharpness,
+    step_scales,
     trace_estimate,
 )
 from tangrams.lens.shortcut import (
@@ -260,6 +261,7 @@ __all__ = [
     "solve_gamma",
     "spectral_report",
     "squared_mmd",
+    "step_scales",
     "subset_curve",
     "super_consistency",
     "surrogate_fidelity",

@@ -8,6 +8,8 @@ interpolates, :class:`PolyharmonicCascade` many of them.
 :class:`SIREN`, :class:`FINER`, :class:`WIRE`, :class:`Gauss` and their like are signals as functions of position;
 :class:`InductiveGradientAdjustment` trains them against their spectral bias.
 :func:`freeze_except` and :class:`UpdateMask` train a part of a network.
+:class:`ResidualMLP`, :class:`ResidualConvNet`, :class:`ResidualGPT` and :class:`ResidualViT` shrink their branches with
+depth.
 How initial weights and learning rates follow the width is in :mod:`tangrams.nn.parametrizations`, optimisers are in
 :mod:`tangrams.nn.optim`.
 :class:`RandomFeatureAttention` attends in linear time, :func:`sparse_gaussian_attention` in sub-quadratic time where
@@ -56,6 +58,7 @@ from tangrams.nn.ntk_linear import NTKConv2d, NTKLinear
 from tangrams.nn.polyharmonic import PolyharmonicCascade, SplinePackage
 from tangrams.nn.polynomial import CCP, NCP, ProductBlock
 from tangrams.nn.random_feature_attention import RandomFeatureAttention, linear_attention
+from tangrams.nn.residual_networks import ResidualConvNet, ResidualGPT, ResidualMLP, ResidualViT
 from tangrams.nn.sparse_gaussian_attention import attention_as_gaussian, sparse_gaussian_attention
 from tangrams.nn.training_recipe import CIFAR_RECIPE, IMAGENET_RECIPE, TrainingRecipe
 
@@ -89,6 +92,10 @@ __all__ = [
     "RandomFeatureAttention",
     "RandomMember",
     "RandomProjection",
+    "ResidualConvNet",
+    "ResidualGPT",
+    "ResidualMLP",
+    "ResidualViT",
     "SplinePackage",
     "TrainingRecipe",
     "UniformRows",

@@ -1,0 +1,46 @@
+"""The Hessian of a function of named parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from tangrams.operators.curvature.base import CurvatureOperator, Parameters
+
+
+class HessianOperator(CurvatureOperator):
+    r"""``∇² L``, by forward over reverse differentiation [062].
+
+    Args:
+        loss: named parameters → a scalar; a pure function that torch.func can differentiate.
+        at: where.
+        dtype: of the answers.
+
+    Shape:
+        ``(p, p)``
+
+    Raises:
+        ValueError: if the parameters are none, mixed or of low precision.
+
+    Example:
+        >>> H = HessianOperator(loss=lambda p: (p["w"] ** 3).sum(), at={"w": torch.tensor([1.0, 2.0])})
+        >>> H @ torch.ones(2)
+        tensor([ 6., 12.])
+    """
+
+    def __init__(
+        self, *, loss: Callable[[Parameters], Tensor], at: Parameters, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(at=at, dtype=dtype, loss=loss)
+        self.loss = loss
+
+    def _product(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+        gradient = grad(self.loss)
+        return vmap(lambda v: jvp(gradient, (self.at,), (v,))[1])(vectors)
+
+    def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> HessianOperator:
+        at = {name: value.to(device=device) for name, value in self.at.items()}
+        return HessianOperator(loss=self.loss, at=at, dtype=dtype or self.dtype)
