@@ -8,6 +8,7 @@ import torch
 from tangrams.features import TangentFeatures
 from tangrams.learners import (
     BAIT,
+    BatchSelector,
     FrankWolfe,
     KMeansPlusPlus,
     LargestClusterMaxDistance,
@@ -17,6 +18,7 @@ from tangrams.learners import (
     PosteriorFeatures,
     RandomSelection,
 )
+from tangrams.learners.selection.base import FixedScores
 from tangrams.operators import FeatureMatrix, KhatriRaoSketch
 from tangrams.store import FeatureStore
 from tangrams.testing.suites.estimator import WideRows
@@ -266,6 +268,15 @@ def test_a_store_chooses_what_its_rows_choose(tmp_path):
 def test_a_batch_that_the_pool_cannot_give_is_refused(selector, b):
     with pytest.raises(ValueError, match=f"{selector.__name__}.*batch_size={b}.*n_samples=10"):
         selector(b).fit(rows(10))
+
+
+def test_a_selector_of_ones_own_writes_one_method():
+    class Smallest(BatchSelector):
+        def _begin(self, points):
+            return FixedScores(-points.diag[: points.num_pool])
+
+    pool = rows(20)
+    np.testing.assert_array_equal(Smallest(20).fit(pool).indices_, MaxDiagonal(20).fit(pool).indices_[::-1])
 
 
 def test_bad_options_are_refused():

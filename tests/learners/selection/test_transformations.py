@@ -10,6 +10,7 @@ from tangrams.kernels import FeatureKernel, LaplaceKernel, PosteriorKernel, Prod
 from tangrams.learners import (
     ACSGradientFeatures,
     ACSRandomFeatures,
+    ActiveLearningCurve,
     ActiveLearningLoop,
     LargestClusterMaxDistance,
     MaxDiagonal,
@@ -202,6 +203,7 @@ def test_the_loop_labels_every_sample_once_and_leaves_its_parts_unfitted():
     regressor, selector = TabularMLPRegressor((8,), epochs=3), LargestClusterMaxDistance(10)
     loop = ActiveLearningLoop(regressor, selector, inputs)
     curve = loop.run(x, y, np.arange(20), rounds=3, test=plane(50, 1), validation=plane(20, 2))
+    assert isinstance(curve, ActiveLearningCurve)
     assert curve.sizes == [20, 30, 40, 50]
     assert len(curve.errors) == 4
     assert len(set(np.concatenate(curve.chosen)) | set(range(20))) == 50
