@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -125,6 +126,16 @@ def test_weights_drawn_in_inference_mode_serve_autograd_later():
         phi(x)
     phi(x.requires_grad_()).sum().backward()
     assert x.grad is not None
+
+
+def test_weights_drawn_inside_a_transform_serve_outside():
+    x = samples(3, 4)
+    expected = RandomFeatures(4, 9, torch.tanh).input_vjp(x, torch.ones(9))
+    for transform in (torch.func.grad, torch.func.jacrev, partial(torch.func.jacfwd, randomness="same")):
+        phi = RandomFeatures(4, 9, torch.tanh)
+        torch.testing.assert_close(transform(lambda z, phi=phi: phi(z).sum())(x), expected)
+        assert torch.equal(phi(x), RandomFeatures(4, 9, torch.tanh)(x))
+        assert torch.equal(copy.deepcopy(phi)(x), phi(x))
 
 
 def test_descriptions_tell_activations_apart():

@@ -18,10 +18,8 @@ STRIP = 256
 _SEEDS = 256
 """Strips whose seeds come from one block of the random stream."""
 
-
 _ELEMENTS = 1 << 20
 """How many entries of W are worked out at once, in float64."""
-
 
 _CACHED = 1 << 18
 """Entries of fast products that are in hand at once: the working set stays in cache."""
