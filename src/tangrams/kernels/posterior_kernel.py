@@ -33,7 +33,7 @@ class PosteriorKernel(CombinedKernel):
 
     Example:
         >>> from tangrams.kernels import LaplaceKernel
-        >>> PosteriorKernel(LaplaceKernel(), torch.zeros(1, 1), noise=1.0).diag(torch.zeros(1, 1))
+        >>> PosteriorKernel(LaplaceKernel(), torch.zeros(1, 1), noise=1.0).diag(torch.zeros(1, 1)).detach()
         tensor([0.5000])
     """
 

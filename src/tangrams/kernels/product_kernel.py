@@ -25,7 +25,8 @@ class ProductKernel(CombinedKernel):
 
     Example:
         >>> from tangrams.kernels import LaplaceKernel
-        >>> ProductKernel(LaplaceKernel(), LaplaceKernel(0.5)).gram(torch.zeros(1, 1), torch.ones(1, 1)).log()
+        >>> k = ProductKernel(LaplaceKernel(), LaplaceKernel(0.5))
+        >>> k.gram(torch.zeros(1, 1), torch.ones(1, 1)).log().detach().round()
         tensor([[-3.]])
     """
 
