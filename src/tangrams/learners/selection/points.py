@@ -11,12 +11,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from tangrams.features.deferred_rows import DeferredRows
 from tangrams.learners.base import HasGram, num_samples, take_samples
-from tangrams.operators import FeatureMatrix, as_feature_matrix
+from tangrams.operators import DenseRows, FeatureMatrix, as_feature_matrix
 from tangrams.operators.dense_rows import PANEL_BYTES, accumulate_dtype
 
 _GRAM_BYTES = 1 << 29
 """Wide rows on disk or not computed yet are asked for all their inner products at once up to this size."""
+
+_IN_MEMORY = (DenseRows, DeferredRows)
+"""Rows that are held as a tensor, or will be once they are asked for."""
 
 _COLUMNS = 256
 """Samples whose products with all others are held at once."""
@@ -145,8 +149,10 @@ class KernelPoints(Points):
 
     def measured(self) -> GramPoints:
         """The same samples with their whole Gram matrix at hand."""
-        index = torch.arange(self.starts[-1], device=self.diag.device)
-        K = torch.cat([self.products(some, len(self.parts)) for some in index.split(_COLUMNS)], 1)
+        present = [part for part in self.parts if part is not None]
+        with torch.no_grad():
+            blocks = [[self.kernel.gram(x) if y is x else self.kernel.gram(x, y) for y in present] for x in present]
+        K = torch.cat([torch.cat([_wide(block) for block in row], 1) for row in blocks])
         return GramPoints([stop - start for start, stop in pairwise(self.starts)], K)
 
     def coordinates(self) -> Float[Tensor, "N N"]:
@@ -190,8 +196,8 @@ class _RowProducts:
 def as_points(parts: Sequence[Any], kernel: HasGram | None, dtype: torch.dtype | None) -> Points:
     """The samples of each part, as features where they may be held.
 
-    A feature matrix that fits one panel is read; a wider one gives all inner products once where they fit, else a
-    column at a time, one pass over it for each.
+    A feature matrix that is in memory already or fits one panel is read; a larger one gives all inner products once
+    where they fit, else a column at a time, one pass over it for each.
 
     Args:
         parts: samples for a kernel, else tensors or feature matrices with equal columns; None for an absent part.
@@ -201,12 +207,12 @@ def as_points(parts: Sequence[Any], kernel: HasGram | None, dtype: torch.dtype |
     if kernel is not None:
         return KernelPoints(parts, kernel)
     present = [part for part in parts if part is not None]
-    lazy = [part for part in present if isinstance(part, FeatureMatrix)]
+    away = [part for part in present if isinstance(part, FeatureMatrix) and not isinstance(part.rows, _IN_MEMORY)]
     n, d = sum(part.shape[0] for part in present), present[0].shape[1]
     own = present[0].dtype
     for part in present[1:]:
         own = torch.promote_types(own, part.dtype)
-    if not lazy or n * d * own.itemsize <= PANEL_BYTES:
+    if not away or n * d * own.itemsize <= PANEL_BYTES:
         to: dict[str, Any] = {"device": present[0].device, "dtype": dtype or accumulate_dtype(own)}
         dense = [part.to_dense() if isinstance(part, FeatureMatrix) else part for part in present]
         rows = iter([part.to(**to) for part in dense])
