@@ -18,6 +18,7 @@ parties hold, :class:`SketchedRidgeEnsemble` for those with very many features: 
 each of which can be forgotten.
 :class:`FunctionalSGD` descends on a function step by step; :class:`MAML`, :class:`FirstOrderMAML` and
 :class:`KernelMAML` learn a start for few-shot tasks.
+:mod:`tangrams.learners.distillation` learns a few images that teach networks as the real ones do.
 All judge their ``X`` in :func:`as_features`.
 """
 
