@@ -75,7 +75,8 @@ def as_features(estimator: Any, X: Any, *, reset: bool = True) -> Tensor | Featu
         if X.ndim != 2:
             raise ValueError(f"{who} expects 2-D feature rows, got a tensor of shape {tuple(X.shape)}: flatten it")
         _check_counts(estimator, X, reset)
-        if not bool(torch.isfinite(X).all()):
+        # A sum passes NaN and infinity on, at a thirtieth of the cost of looking at every entry; it may overflow, too.
+        if not bool(X.sum().isfinite()) and not bool(torch.isfinite(X).all()):
             row = int((~torch.isfinite(X)).any(1).nonzero()[0])
             raise ValueError(f"{who} got NaN or infinity in X, first in row {row}: remove or repair that sample")
         return X
