@@ -156,8 +156,11 @@ def _figure(spiked: Any, gaussian: Any, real: Any, seconds: Any) -> Figure:
             style = "-o" if name in _DENSE else "--s"
             line = [found[name] for found in values.values()]
             axis.loglog(list(values), line, style, color=f"C{i}", label=name, markersize=4)
+        axis.set_xticks(list(values), [str(d) for d in values])
+        axis.minorticks_off()
         axis.set_xlabel("d, with k = 8d")
         axis.set_title(f"95 % quantile of ε, {title}", fontsize=10)
+    middle.set_ylim(*left.get_ylim())
     left.legend(fontsize=7)
     right.barh(list(seconds), list(seconds.values()), color="0.6")
     right.set_title("CPU seconds", fontsize=10)

@@ -167,7 +167,7 @@ def _alone(A: Any, B: Any, left: Any, right: Any, truth: Tensor, words: int, see
     _, i, j = np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)
     scale = torch.from_numpy(1 / (a.probabilities[i] * b.probabilities[j]))
     first, second = (
-        rows if isinstance(rows, Tensor) else torch.from_numpy(rows.toarray()) for rows in (a.rows, b.rows)
+        sample.rows if isinstance(sample.rows, Tensor) else torch.from_numpy(sample.rows.toarray()) for sample in (a, b)
     )
     return float(((first[i].mT * scale) @ second[j] - truth).norm())
 
@@ -234,6 +234,8 @@ def _figure(found: dict[str, dict[int, dict[str, float]]], budgets: Sequence[int
             style = "-o" if method in _SAMPLES else ":x" if method == _ALONE else "--s"
             axis.loglog(budgets, [found[name][w][method] for w in budgets], style, color=f"C{i}", label=method)
         axis.set_title(name, fontsize=9)
+        axis.set_xticks(budgets, [str(words) for words in budgets])
+        axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axis.set_xlabel("words a table")
     figure.axes[0].set_ylabel("‖W − AᵀB‖ / ‖A‖‖B‖")
     figure.axes[0].legend(fontsize=6)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tangrams.operators.cosine import cosine_transform, inverse_cosine_transform
-from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, mixed_embedding_size, stream_blocks
+from tangrams.operators.sketches.base import Sketch, block_generator, mixed_embedding_size, stream_blocks
 from tangrams.operators.sketches.folding import draw_signs
 from tangrams.operators.sketches.mixing import draw_rows, parity_signs, stream_width
 
@@ -49,7 +49,7 @@ class CosineSketch(Sketch):
         return (rows % width).to(like.device), outer * (width / self.num_features) ** 0.5
 
     def _signs(self, block: int, low: int, high: int, like: Tensor) -> Tensor:
-        signs = draw_signs(BLOCK, block_generator(self.seed, block))[low:high]
+        signs = draw_signs(high, block_generator(self.seed, block))[low:]
         return signs.to(dtype=like.dtype, device=like.device)
 
     def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:

@@ -45,7 +45,7 @@ class HadamardSketch(Sketch):
         base, size = aligned_stretch(low, high)
         rows = self._rows()
         outer = parity_signs((rows // size) & ((block * BLOCK + base) // size), like)
-        signs = draw_signs(BLOCK, block_generator(self.seed, block))[low:high]
+        signs = draw_signs(high, block_generator(self.seed, block))[low:]
         scale = self.num_features**-0.5  # √(m/k) times the 1/√m of an orthonormal H
         return (
             base,

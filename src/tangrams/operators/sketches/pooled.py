@@ -56,7 +56,7 @@ class PooledHadamardSketch(Sketch):
 
     def _part(self, block: int, low: int, high: int, like: Tensor) -> tuple[int, int, int, Tensor]:
         base, size = aligned_stretch(low, high)
-        signs = draw_signs(BLOCK, block_generator(self.seed, block))[low:high]
+        signs = draw_signs(high, block_generator(self.seed, block))[low:]
         return base, size, (block * BLOCK + base) // size, signs.to(dtype=like.dtype, device=like.device)
 
     def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:

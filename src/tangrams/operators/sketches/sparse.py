@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tangrams.operators.sketches.base import BLOCK, Sketch, block_generator, second_moment_embedding_size, stream_blocks
+from tangrams.operators.sketches.base import Sketch, block_generator, second_moment_embedding_size, stream_blocks
 from tangrams.operators.sketches.folding import draw_shifts, draw_signs, fold_add, unfold_take
 
 
@@ -45,10 +45,12 @@ class SparseSketch(Sketch):
         return [slice(a, b) for a, b in pairwise(borders)]
 
     def _draw(self, block: int, low: int, high: int, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        generator = block_generator(self.seed, block)
-        for group in self._groups():
+        # A generator for each group, so that no more signs are drawn than there are columns.
+        seeds = torch.randint(2**63 - 1, (self.nonzeros,), generator=block_generator(self.seed, block)).tolist()
+        for group, seed in zip(self._groups(), seeds, strict=True):
+            generator = torch.Generator().manual_seed(seed)
             shifts = draw_shifts(group.stop - group.start, generator)
-            signs = draw_signs(BLOCK, generator)[low:high].to(dtype=like.dtype, device=like.device)
+            signs = draw_signs(high, generator)[low:].to(dtype=like.dtype, device=like.device)
             yield group, signs * self.nonzeros**-0.5, shifts
 
     def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:
