@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tangrams.study.report.svg import Chart, Linear, Log, legend
-from tangrams.study.report.words import about, count, number, percent, rough_percent, share
+from tangrams.study.report.words import about, count, number, percent, rough_percent, setting, share
 
 
 def check(risk: dict[str, Any] | None) -> str:
@@ -16,10 +16,11 @@ def check(risk: dict[str, Any] | None) -> str:
         return ""
     found = risk["check"]
     form = percent if risk["unit"] == "%" else number
+    unit = f", in {risk['unit']}" if risk["unit"] not in ("", "%") else ""
     predicted, measured = found["predicted"]["value"], found["measured"]
     text = (
-        f"How far to trust it: from {count(found['from'])} samples the eigenframework foretold "
-        f"{about(found['predicted'], form)} with {count(found['to'])}; measured were {form(measured)}"
+        f"How far to trust it: from {count(found['from'])} samples the eigenframework foretold a risk of "
+        f"{about(found['predicted'], form)} with {count(found['to'])}; measured were {form(measured)}{unit}"
     )
     if measured <= 0:
         return f"{text}."
@@ -75,7 +76,7 @@ def chart(features: dict[str, Any], risk_unit: str, sizes: Any) -> Markup | None
     pad = 0.08 * (max(values) - min(values) or 1)
     drawn = Chart(
         Log(min(k), max(k), count, sizes(min(k), max(k))),
-        Linear(max(0.0, min(values) - pad), max(values) + pad, form),
+        Linear(max(0.0, min(values) - pad), max(values) + pad, percent if risk_unit == "%" else setting),
         "Risk against the number of random mixtures of the features",
         "random mixtures of the features",
         f"risk{f' ({risk_unit})' if risk_unit not in ('', '%') else ''}",
@@ -90,5 +91,9 @@ def chart(features: dict[str, Any], risk_unit: str, sizes: Any) -> Markup | None
             drawn.whisker(row["k"], row["measured"]["interval"], "method")
         tip = f"{count(row['k'])} mixtures: {about(row['measured'], form)}"
         drawn.point(row["k"], row["measured"]["value"], "method", tip)
-    entries = [("measured", "method", "circle"), ("eigenframework", "baseline-1", "square"), ("all", "fit", "line")]
+    entries = [
+        ("measured", "method", "circle"),
+        ("eigenframework", "baseline-1", "square"),
+        ("with all features", "fit", "line"),
+    ]
     return drawn.render() + legend(*entries)
