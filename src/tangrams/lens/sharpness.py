@@ -214,8 +214,8 @@ def step_scales(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 class SharpnessTracker:
     r"""Sharpness and loss of a network on fixed samples, every so many steps of its training [062].
 
-    With an optimiser, the sharpness is that of ``P^{1/2} H P^{1/2}``, P being its rates (:func:`step_scales`): full-batch
-    gradient descent is at the edge of stability at 2, with momentum β at 2 (1 + β), Adam at
+    With an optimiser, the sharpness is that of ``P^{1/2} H P^{1/2}``, P being its rates (:func:`step_scales`):
+    full-batch gradient descent is at the edge of stability at 2, with momentum β at 2 (1 + β), Adam at
     ``2 (1 + β_1) / (1 − β_1)``, 38 for its default. So networks with a rate per layer, and the same one in any
     parametrization, can be compared.
 

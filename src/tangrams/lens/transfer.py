@@ -80,7 +80,7 @@ class SuperConsistency:
     spread: np.ndarray
 
 
-def super_consistency(trajectories: Mapping[int, Sequence[float]]) -> SuperConsistency:
+def super_consistency(trajectories: Mapping[int, Sequence[float] | np.ndarray]) -> SuperConsistency:
     """Compare trajectories of a positive quantity, such as sharpness, over sizes [062].
 
     Args:

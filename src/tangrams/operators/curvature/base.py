@@ -25,15 +25,15 @@ class CurvatureOperator(OpaqueOperator):
 
     Args:
         at: name → value; where the curvature is taken.
-        dtype: of the answers; that of the parameters by default.
-        **source: what the member is made of.
+        answers: the dtype of the answers; that of the parameters by default.
+        **source: the member's own arguments, from which copies are made.
 
     Raises:
         ValueError: if there are no parameters, they differ in dtype or device, or are below float32.
     """
 
-    def __init__(self, *, at: Parameters, dtype: torch.dtype | None = None, **source: object) -> None:
-        super().__init__(at=at, dtype=dtype, **source)
+    def __init__(self, at: Parameters, answers: torch.dtype | None, /, **source: object) -> None:
+        super().__init__(**source)
         kinds = {(p.dtype, p.device) for p in at.values()}
         if len(kinds) != 1:
             raise ValueError(
@@ -45,7 +45,7 @@ class CurvatureOperator(OpaqueOperator):
                 f"{type(self).__name__} needs float32 or float64, got {first.dtype}: second derivatives are lost below"
             )
         self.at: dict[str, Tensor] = {name: p.detach() for name, p in at.items()}
-        self._dtype = dtype or first.dtype
+        self._dtype = answers or first.dtype
 
     @property
     def dtype(self) -> torch.dtype:

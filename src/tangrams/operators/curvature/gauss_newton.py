@@ -43,7 +43,7 @@ class GaussNewtonOperator(CurvatureOperator):
         at: Parameters,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(at=at, dtype=dtype, outputs=outputs, loss=loss)
+        super().__init__(at, dtype, outputs=outputs, loss=loss, at=at, dtype=dtype)
         self.outputs, self.loss = outputs, loss
 
     def _product(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:

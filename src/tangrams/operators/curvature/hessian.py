@@ -34,7 +34,7 @@ class HessianOperator(CurvatureOperator):
     def __init__(
         self, *, loss: Callable[[Parameters], Tensor], at: Parameters, dtype: torch.dtype | None = None
     ) -> None:
-        super().__init__(at=at, dtype=dtype, loss=loss)
+        super().__init__(at, dtype, loss=loss, at=at, dtype=dtype)
         self.loss = loss
 
     def _product(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:

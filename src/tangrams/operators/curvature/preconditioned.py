@@ -39,7 +39,7 @@ class PreconditionedCurvature(CurvatureOperator):
         negative = [name for name, scale in roots.items() if bool((scale < 0).any())]
         if negative:
             raise ValueError(f"PreconditionedCurvature has negative scales for {negative[:4]}")
-        super().__init__(at=curvature.at, dtype=dtype or curvature.dtype, curvature=curvature, scales=scales)
+        super().__init__(curvature.at, dtype or curvature.dtype, curvature=curvature, scales=scales, dtype=dtype)
         self.curvature, self.scales = curvature, scales
         self._roots = {name: scale.sqrt() for name, scale in roots.items()}
 
