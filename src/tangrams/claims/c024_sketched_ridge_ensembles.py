@@ -61,16 +61,17 @@ def measure(
     tricks = abs(np.mean(trick["two members"])) < 0.5 * abs(np.mean(trick["one member"]))
     good = [tracks, covers, tricks]
     verdict = "holds" if all(good) else "holds in part" if any(good) else "does not hold"
+    means = {name: np.mean(values) for name, values in {**rivals, **trick}.items()}
     mean_single = np.mean([single[f] for f in _FREE])
     sentence = (
         f"Averaged over {trials} trials (n = {samples}, p = {_wide(samples)}, q = {_narrow(samples)}, K = 5) the "
         f"largest relative gap between estimate and risk over penalties 10⁻⁴ … 10² is "
         f"{min(worst[f] for f in _FREE):.1%} to {max(worst[f] for f in _FREE):.1%} for free sketches (at most "
         f"{np.max(scores):.1f} standard errors; one trial: {mean_single:.1%} on average) and {worst['count']:.1%} "
-        f"for a single count sketch, {size_gap:.1%} over sketch sizes; at λ = 0.1 it is "
-        f"{np.mean(rivals['GCV']):+.1%}, of two-fold cross-validation {np.mean(rivals['two-fold']):+.1%}, of the training "
-        f"error {np.mean(rivals['training']):+.1%}. Two members find the risk of unsketched ridge to "
-        f"{np.mean(trick['two members']):+.1%}, one is {np.mean(trick['one member']):+.1%} off. Intervals of 95 % and "
+        f"for a single count sketch, {size_gap:.1%} over sketch sizes; at λ = 0.1 it is {means['GCV']:+.1%}, of "
+        f"two-fold cross-validation {means['two-fold']:+.1%}, of the training error {means['training']:+.1%}. Two "
+        f"members find the risk of unsketched ridge to {means['two members']:+.1%}, one is "
+        f"{means['one member']:+.1%} off. Intervals of 95 % and "
         f"99 % cover {np.mean(coverage[0.95]):.1%} and {np.mean(coverage[0.99]):.1%}. On {data or 'digits'} the "
         f"squared error is estimated as {real['squared, estimated']:.3f} and measured as "
         f"{real['squared, measured']:.3f}, the classification error {real['sign, estimated']:.3f} and "
