@@ -104,6 +104,7 @@ class _Several(Sketch):
         super().__init__(sum(sketch.num_features for sketch in sketches))
         self.sketches = tuple(sketches)
         self.columns = sketches[0].columns
+        self.takes_outer = any(sketch.takes_outer for sketch in sketches)
 
     def _parts(self, out: Tensor) -> list[Tensor]:
         return list(out.split([sketch.num_features for sketch in self.sketches], dim=1))

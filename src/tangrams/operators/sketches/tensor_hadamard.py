@@ -36,6 +36,8 @@ class TensorHadamardSketch(Sketch):
         ``(n, p)`` → ``(n, k)``
     """
 
+    takes_outer = True
+
     def _draw(self, run: int, column: Column, like: Tensor) -> _Pairs:
         generator = block_generator(self.seed, run)
         o, i = matrix_shape(column)
