@@ -242,7 +242,7 @@ def _figure(accuracy: Any, trained: Any, histogram: Any, sweep: Any, shape: tupl
     middle.legend(fontsize=7)
     bars = {f"depth {shape[0]}, width {shape[1]}": accuracy["BatchNorm only"]}
     bars |= {name: entry["accuracy"] for name, entry in sweep.items()}
-    right.bar(list(bars), [np.mean(values) for values in bars.values()], color="C1")
+    right.bar([name.replace(", ", "\n") for name in bars], [np.mean(values) for values in bars.values()], color="C1")
     right.tick_params(axis="x", labelsize=7)
     right.set_title("BatchNorm only, deeper or wider", fontsize=10)
     return figure

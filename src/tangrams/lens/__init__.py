@@ -11,6 +11,8 @@ say how equal two kernels are. :func:`coordinate_check` says whether activations
 :func:`spectral_report` whether training moved each layer by as much as the spectral condition asks,
 :func:`sharpness` and :class:`SharpnessTracker` how its loss bends, :func:`transfer_curve` whether a rate fits all
 sizes.
+:func:`gamma_statistics` and :func:`dead_channels` say which channels BatchNorm has switched off,
+:class:`ActivationMemoryMeter` what a forward pass holds for the backward pass.
 :func:`sensitivity` says how much a prediction moves with its input, :func:`sensitivity_parts` what drives it.
 
 What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
