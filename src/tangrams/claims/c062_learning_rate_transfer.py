@@ -88,9 +88,9 @@ def measure(
         f"Over widths {widths[0]} to {widths[-1]} the best rate moves by {curves['μP'].steps:.0f} factors of two in μP "
         f"and {curves['NTK'].steps:.0f} in NTK parametrisation; sharpness grows {min(growth['μP']):.1f}- to "
         f"{max(growth['μP']):.1f}-fold in μP, and {growth['NTK'][0]:.2f}-fold at the narrowest to "
-        f"{growth['NTK'][-1]:.2f}-fold at the widest in NTK; at the end its log spreads over widths by {last['μP']:.2f} "
-        f"in μP and {last['NTK']:.2f} in NTK; a rate of {edge_lr:g} ends at {late:.2f} (edge of stability: 2); over "
-        f"depths {depths[0]} to {depths[-1]} the best rate moves by {by_depth.steps:.0f} with L^-1/2."
+        f"{growth['NTK'][-1]:.2f}-fold at the widest in NTK; its log ends with a spread over widths of "
+        f"{last['μP']:.2f} in μP and {last['NTK']:.2f} in NTK; a rate of {edge_lr:g} ends at "
+        f"{late:.2f} (edge of stability: 2); over depths {depths[0]} to {depths[-1]} the best rate moves by {by_depth.steps:.0f} with L^-1/2."
     )
     numbers: dict[str, Any] = {
         "widths": list(widths),

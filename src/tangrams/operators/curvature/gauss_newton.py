@@ -48,11 +48,11 @@ class GaussNewtonOperator(CurvatureOperator):
 
     def _product(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
         f, pull = vjp(self.outputs, self.at)
-        gradient = grad(self.loss)
+        bend = vjp(grad(self.loss), f)[1]
 
         def one(v: dict[str, Tensor]) -> dict[str, Tensor]:
             moved = jvp(self.outputs, (self.at,), (v,))[1]
-            return pull(jvp(gradient, (f,), (moved,))[1])[0]
+            return pull(bend(moved)[0])[0]
 
         return vmap(one)(vectors)
 

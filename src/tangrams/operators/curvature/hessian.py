@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vjp, vmap
 
 from tangrams.operators.curvature.base import CurvatureOperator, Parameters
 
 
 class HessianOperator(CurvatureOperator):
-    r"""``∇² L``, by forward over reverse differentiation [062].
+    r"""``∇² L``, by differentiating the gradient in reverse [062].
 
     Args:
         loss: named parameters → a scalar; a pure function that torch.func can differentiate.
@@ -38,8 +38,9 @@ class HessianOperator(CurvatureOperator):
         self.loss = loss
 
     def _product(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-        gradient = grad(self.loss)
-        return vmap(lambda v: jvp(gradient, (self.at,), (v,))[1])(vectors)
+        # Symmetric, so the transposed product of the gradient's Jacobian serves: one graph for all columns.
+        pull = vjp(grad(self.loss), self.at)[1]
+        return vmap(lambda v: pull(v)[0])(vectors)
 
     def _cast(self, dtype: torch.dtype | None, device: torch.device | None) -> HessianOperator:
         at = {name: value.to(device=device) for name, value in self.at.items()}
