@@ -23,6 +23,7 @@ from tangrams.data.regression import (
     skewed_spiral,
     unit_circle,
 )
+from tangrams.data.rmat import rmat
 from tangrams.data.samples import MapDataset, as_dataset, fingerprint, split_item, stack_samples
 from tangrams.data.sequences import (
     correlation_cosine,
@@ -72,6 +73,7 @@ __all__ = [
     "nonpolynomial",
     "parametric_curve",
     "plant",
+    "rmat",
     "skewed_spiral",
     "sphere_quadrature",
     "spherical_sequences",

@@ -66,6 +66,7 @@ from tangrams.operators.sketches import (
     block_generator,
 )
 from tangrams.operators.solve import LogDeterminant, logdet, solve
+from tangrams.operators.sparse_products import CSR, SparseProductOperator, masked_spgemm, spgemm, triangle_count
 from tangrams.operators.spectra import (
     PowerLaw,
     effective_rank,
@@ -79,6 +80,7 @@ from tangrams.operators.spectra import (
 from tangrams.operators.spectral_norm import SpectralNorm, spectral_norm
 
 __all__ = [
+    "CSR",
     "CirculantSketch",
     "Column",
     "ColumnRows",
@@ -110,6 +112,7 @@ __all__ = [
     "SampleMismatchError",
     "Sketch",
     "SketchError",
+    "SparseProductOperator",
     "SparseSketch",
     "SpectralNorm",
     "TensorHadamardSketch",
@@ -134,6 +137,7 @@ __all__ = [
     "inverse_cosine_transform",
     "leverage_scores",
     "logdet",
+    "masked_spgemm",
     "median_estimate",
     "normal_matrix",
     "norms",
@@ -149,9 +153,11 @@ __all__ = [
     "spectral_entropy",
     "spectral_norm",
     "spectral_transform",
+    "spgemm",
     "squared_norms",
     "stable_rank",
     "trace",
+    "triangle_count",
     "uniform",
     "uniform_hash",
 ]
