@@ -97,6 +97,16 @@ def test_without_clipping_and_noise_it_is_plain_gradient_descent():
     assert (model.tangent_ - lin.vector()).norm() < 1e-10 * lin.vector().norm()
 
 
+def test_the_answer_is_the_mean_over_the_last_steps():
+    X, y = blobs()
+    options = {"noise_multiplier": 0.5, "learning_rate": 0.1}
+    one, two, both = (
+        PrivateTangentClassifier(net(), steps=steps, averaged=averaged, **options).fit(X, y).tangent_
+        for steps, averaged in ((4, 1), (5, 1), (5, 2))
+    )
+    assert (both - (one + two) / 2).norm() < 1e-12
+
+
 def test_the_noise_has_its_standard_deviation():
     X, y = blobs()
     options = {"max_grad_norm": 0.3, "learning_rate": 1.0, "steps": 1}

@@ -115,5 +115,5 @@ class SubsampledAccountant(PrivacyAccountant):
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    found: float = brentq(function, low, high, xtol=1e-10, rtol=1e-10)  # pyright: ignore[reportAssignmentType]
+    found: float = brentq(function, low, high, xtol=1e-10)  # pyright: ignore[reportAssignmentType]
     return found

@@ -17,7 +17,7 @@ from tangrams.learners.base import num_samples
 from tangrams.learners.privacy import FullBatchAccountant, PrivacyAccountant, SubsampledAccountant
 from tangrams.learners.tangent_classifier import TangentClassifier
 from tangrams.learners.tangent_training import batch_of
-from tangrams.nn.tangent import LinearizedModule
+from tangrams.nn.tangent import LinearizedModule, TangentSum
 
 _CHUNK = 256
 
@@ -49,6 +49,8 @@ class PrivateTangentClassifier(TangentClassifier):
         weight_decay: μ.
         radius: R; None: no projection.
         steps: of gradient descent.
+        averaged: the answer is the mean over so many last steps, which costs no privacy and, as the problem is convex,
+            takes noise away.
         batch_size: the expected number of samples of a step; None for all.
         random_state: fixes the head, and the noise, which has to remain secret; None for fresh randomness.
 
@@ -83,6 +85,7 @@ class PrivateTangentClassifier(TangentClassifier):
         weight_decay: float = 0.0,
         radius: float | None = None,
         steps: int = 100,
+        averaged: int = 1,
         batch_size: int | None = None,
         random_state: int | None = 0,
     ) -> None:
@@ -98,6 +101,7 @@ class PrivateTangentClassifier(TangentClassifier):
         self.weight_decay = weight_decay
         self.radius = radius
         self.steps = steps
+        self.averaged = averaged
         self.batch_size = batch_size
         self.random_state = random_state
 
@@ -116,10 +120,14 @@ class PrivateTangentClassifier(TangentClassifier):
             generator.manual_seed(int(self.random_state))
         self.linearized_ = self._linearize(x, generator)
         phi = gradients_along(self.linearized_)
-        for _ in range(self.steps):
+        last = TangentSum()
+        for step in range(self.steps):
             drawn = torch.arange(n) if rate == 1 else (torch.rand(n, generator=generator) < rate).nonzero().squeeze(1)
             self._step(phi, x, torch.from_numpy(index), drawn, rate * n, generator)
-        self.tangent_ = self.linearized_.vector()
+            if step >= self.steps - self.averaged:
+                last.add(str(step), self.linearized_.vector())
+        self.tangent_ = last.vector()
+        self.linearized_.set_vector(self.tangent_)
         return self
 
     def _step(
@@ -165,7 +173,7 @@ class PrivateTangentClassifier(TangentClassifier):
             raise ValueError(f"{who} needs either epsilon or noise_multiplier")
         if self.noise_multiplier is not None and self.noise_multiplier < 0:
             raise ValueError(f"{who} needs noise_multiplier ≥ 0, got {self.noise_multiplier}")
-        for name in ("max_grad_norm", "learning_rate", "steps", "radius", "batch_size"):
+        for name in ("max_grad_norm", "learning_rate", "steps", "averaged", "radius", "batch_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{who} needs {name} > 0, got {value}")

@@ -166,7 +166,7 @@ class ShardedTangentClassifier(ClassifierMixin, BaseEstimator):
             del self.composition_
 
     def _add(self, x: Any, y: np.ndarray, index: Tensor) -> None:
-        model = clone(TangentClassifier() if self.estimator is None else self.estimator)
+        model: Any = clone(TangentClassifier() if self.estimator is None else self.estimator)
         model.set_params(classes=self.classes_)
         part = x.rows.take(index).dense() if isinstance(x, FeatureMatrix) else x[index.to(x.device)]
         shard = _Shard(model.fit(part, y[index.numpy()]), index.numpy() + self._seen, part, y[index.numpy()])

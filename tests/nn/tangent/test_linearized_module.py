@@ -166,3 +166,38 @@ def test_recurrent_layers_have_tangents_in_single_precision_too(make):
         for name, tangent in double.tangents().items():
             tangent.copy_(lin.tangents()[name])
     torch.testing.assert_close(lin(x).double(), double(x.double()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_leaves_gradients_off_leaves_nothing_off_for_others():
+    class Careless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(3, 2)
+
+        def forward(self, x):
+            y = self.body(x)
+            torch.set_grad_enabled(False)
+            return y
+
+    lin = linearize(Careless())
+    lin(torch.ones(1, 3))
+    assert torch.is_grad_enabled()
+    assert torch._C._is_fwd_grad_enabled()
+
+
+def test_attention_is_linearised_under_the_transforms_of_torch_func():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(self.body(x), x, x)
+
+    lin = moved(linearize(Attending().double()))
+    x = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tangents = {name: t.detach() for name, t in lin.named_parameters()}
+    got = torch.func.grad(lambda t: functional_call(lin, t, (x,)).square().sum())(tangents)
+    expected = torch.autograd.grad(lin(x).square().sum(), list(lin.parameters()))
+    for g, e in zip(got.values(), expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-10)

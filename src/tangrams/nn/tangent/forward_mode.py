@@ -18,23 +18,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from tangrams.nn.tangent.dual import make_dual
-from tangrams.nn.tangent.table import COMPOSED, RULES, Pass
+from tangrams.nn.tangent.table import COMPOSED, RULES, Pass, Still
 
 CHECKPOINT = "activation checkpointing runs layers again in backward, where their tangents are gone: turn it off"
 """Said where a network checkpoints while its tangents are trained."""
 
-_PLAIN = {
-    F.scaled_dot_product_attention,
-    F.multi_head_attention_forward,
-    torch.lstm,
-    torch.gru,
-    torch.rnn_tanh,
-    torch.rnn_relu,
-}
+_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+_RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 
 
 class ForwardMode(TorchFunctionMode):
     """Hands torch's functions to the rules, and keeps tangents out of where the network switches gradients off."""
+
+    def __enter__(self) -> ForwardMode:
+        self._before = torch._C._is_fwd_grad_enabled()
+        torch._C._set_fwd_grad_enabled(True)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        torch._C._set_fwd_grad_enabled(self._before)  # also where the network has left gradients off
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -47,17 +50,30 @@ class ForwardMode(TorchFunctionMode):
         if rule is not None and torch._C._is_fwd_grad_enabled() and not torch._C._is_any_autocast_enabled():
             try:
                 dual = rule(*args, **kwargs)
+            except Still:
+                return func(*args, **kwargs)
             except Pass:
                 pass
             else:
                 return make_dual(dual.value, dual.tangent)
-        if func in _PLAIN:
-            # Fused attention, and the recurrent kernels of other libraries, have no tangents.
-            mkldnn, cudnn = torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False)
-            with sdpa_kernel(SDPBackend.MATH), mkldnn, cudnn:
+        if func in _ATTENTION:  # fused attention has no tangents
+            with sdpa_kernel(SDPBackend.MATH):
                 return func(*args, **kwargs)
-        func = COMPOSED.get(func, func)
-        return func(*args, **kwargs)
+        if func in _RECURRENT:
+            return _by_torch_alone(func, args, kwargs)
+        composed = COMPOSED.get(func) or func
+        return composed(*args, **kwargs)
+
+
+def _by_torch_alone(func: Any, args: Any, kwargs: Any) -> Any:
+    """Recurrent kernels of other libraries have no tangents."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags warns of its other flags
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            return func(*args, **kwargs)
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 @contextmanager
@@ -71,7 +87,7 @@ def dual_numbers(train: bool) -> Iterator[ForwardMode]:
         What to run the network in.
     """
     no_checkpoint: Any = nullcontext()
-    if train and torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+    if train and torch._C._autograd._top_saved_tensors_default_hooks(False) is None:  # pyright: ignore
         no_checkpoint = torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINT)
     with forward_ad.dual_level(), no_checkpoint:
         yield ForwardMode()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tangrams.features.model_ref import ModelRef
 from tangrams.features.parameters import Parameters, Selection, select_parameters
@@ -114,7 +115,7 @@ class LinearizedModule(nn.Module):
         return self._run(args, kwargs).dual()
 
     def _run(self, args: Any, kwargs: Any) -> Returned:
-        if torch._C._functorch.maybe_current_level() is not None:
+        if torch._C._functorch.maybe_current_level() is not None:  # pyright: ignore
             return self._inside_torch_func(args, kwargs)
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False), torch.no_grad():
@@ -154,7 +155,7 @@ class LinearizedModule(nn.Module):
     def _inside_torch_func(self, args: Any, kwargs: Any) -> Returned:
         """Under a transform of ``torch.func``, by its own forward mode, which nests in all the others."""
         weights = list(self._weights(True))
-        with self._ref.session() as model:
+        with self._ref.session() as model, sdpa_kernel(SDPBackend.MATH):
 
             def function(values: dict[str, Tensor]) -> tuple[Tensor, ...]:
                 nonlocal returned

@@ -18,7 +18,11 @@ _ABSENT = Dual(None, None)
 
 
 class Pass(Exception):
-    """The rule does not apply to these arguments."""
+    """The rule does not apply to these arguments: the call is left to torch."""
+
+
+class Still(Exception):
+    """Nothing among the arguments moves: the plain function will do."""
 
 
 def read(x: Any) -> Dual:
@@ -36,10 +40,10 @@ def read(x: Any) -> Dual:
     return dual
 
 
-def _moving(*operands: Dual) -> tuple[Dual, ...]:
+def _moving(*operands: Dual) -> Any:
     """The operands, one of which has a tangent at least."""
     if all(operand.tangent is None for operand in operands):
-        raise Pass
+        raise Still
     return operands
 
 
@@ -77,7 +81,7 @@ def _silu(input: Any, inplace: bool = False) -> Dual:
 
 
 def _gelu(input: Any, *, approximate: str = "none") -> Dual:
-    return rules.gelu(*_moving(read(input)), approximate)
+    return rules.gelu(*_moving(read(input)), approximate=approximate)
 
 
 def _elementwise(rule: Callable[[Dual], Dual], input: Any, inplace: bool = False) -> Dual:
@@ -89,11 +93,11 @@ def _elementwise(rule: Callable[[Dual], Dual], input: Any, inplace: bool = False
 def _softmax(input: Any, dim: Any = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Dual:
     if not isinstance(dim, int) or dtype is not None:
         raise Pass
-    return rules.softmax(*_moving(read(input)), dim)
+    return rules.softmax(*_moving(read(input)), dim=dim)
 
 
 def _glu(input: Any, dim: int = -1) -> Dual:
-    return rules.glu(*_moving(read(input)), dim)
+    return rules.glu(*_moving(read(input)), dim=dim)
 
 
 def _embedding(
@@ -107,7 +111,7 @@ def _embedding(
 ) -> Dual:
     if max_norm is not None:
         raise TangentError("max_norm rewrites the table in forward: renormalise it once and set max_norm=None")
-    return rules.embedding(input, *_moving(read(weight)), padding_idx)
+    return rules.embedding(input, *_moving(read(weight)), padding_idx=padding_idx)
 
 
 def _embedding_bag(
@@ -126,7 +130,8 @@ def _embedding_bag(
     if max_norm is not None:
         raise TangentError("max_norm rewrites the table in forward: renormalise it once and set max_norm=None")
     options = {"offsets": offsets, "include_last_offset": include_last_offset, "padding_idx": padding_idx}
-    return rules.embedding_bag(input, *_moving(read(weight), read(per_sample_weights)), mode, options)
+    table, scale = _moving(read(weight), read(per_sample_weights))
+    return rules.embedding_bag(input, table, scale, mode, options)
 
 
 def _batch_norm(
@@ -160,7 +165,7 @@ def _layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any
 def _normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Dual:
     if p != 2.0 or out is not None or not isinstance(dim, int):
         raise Pass
-    return rules.normalize(*_moving(read(input)), dim, eps)
+    return rules.normalize(*_moving(read(input)), dim=dim, eps=eps)
 
 
 def _attention(

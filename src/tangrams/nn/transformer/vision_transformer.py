@@ -192,7 +192,7 @@ def with_fresh_blocks(
         TypeError: if a block there is no :class:`TransformerBlock`.
     """
     vit = copy.deepcopy(vit)
-    for fresh in vit.blocks[block:]:
+    for fresh in list(vit.blocks)[block:]:
         if not isinstance(fresh, TransformerBlock):
             raise TypeError(f"with_fresh_blocks expects TransformerBlock, got {type(fresh).__name__}")
         fresh.reset_parameters(generator)

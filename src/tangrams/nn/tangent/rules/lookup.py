@@ -60,7 +60,7 @@ def _at_the_largest(index: Tensor, weight: Dual, options: dict[str, Any]) -> Ten
     if index.ndim == 2:
         offsets = torch.arange(0, index.numel(), index.shape[1], device=index.device)
     last, padding = options.get("include_last_offset", False), options.get("padding_idx")
-    arguments = (weight.value, index.reshape(-1), offsets, False, 2, False, None, last, padding)
+    arguments: Any = (weight.value, index.reshape(-1), offsets, False, 2, False, None, last, padding)
     *_, rows = torch.embedding_bag(*arguments)
     empty = rows < 0
     return weight.tangent.gather(0, rows.clamp_min(0)).masked_fill(empty, 0.0)
