@@ -36,17 +36,18 @@ class CompiledDataflow:
             a: the left factor.
             b: the right factor.
         """
+        threads = torch.get_num_threads()  # before numba, which may share OpenMP's, is loaded
         try:
             from tangrams.operators.sparse_products import numba_rows
         except ImportError as error:
             raise ImportError("CompiledDataflow needs numba: pip install 'tangrams[fast]'") from error
         flops = flops_per_row(a, b)
-        tokens = _tokens(flops, 8 * torch.get_num_threads())
+        tokens = _tokens(flops, 8 * threads)
         arrays: list[Any] = [t.detach().numpy() for t in (a.crow, a.col, a.values, b.crow, b.col, b.values)]
-        with _threads(torch.get_num_threads()):
+        with _threads(threads):
             crow, col, values = numba_rows.product(*arrays, b.num_cols, tokens.numpy())
         made = CSR(*(torch.from_numpy(part) for part in (crow, col, values)), b.num_cols)
-        peak = torch.get_num_threads() * b.num_cols
+        peak = threads * b.num_cols
         return made, ProductStats(int(flops.sum()), made.nnz, peak, per_window=tuple(_sums(flops, tokens)))
 
 
@@ -65,7 +66,7 @@ def _sums(flops: Tensor, borders: Tensor) -> list[int]:
 
 
 class _threads:
-    """numba on as many threads as torch has, and back."""
+    """numba on as many threads as torch has, and back; where both use OpenMP, numba's number becomes torch's."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -80,3 +81,4 @@ class _threads:
         import numba  # type: ignore[import-not-found]
 
         numba.set_num_threads(self.before)
+        torch.set_num_threads(self.count)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 from numba import njit, prange  # type: ignore[import-not-found]
 
 
-@njit(cache=True, parallel=True, nogil=True)
-def _count(a_crow: Any, a_col: Any, b_crow: Any, b_col: Any, m: int, borders: Any) -> Any:
+def _count_columns(a_crow: Any, a_col: Any, b_crow: Any, b_col: Any, m: int, borders: Any) -> Any:
     """Distinct columns of every row."""
     counts = np.zeros(len(a_crow), np.int64)
     for token in prange(len(borders) - 1):
@@ -27,8 +27,7 @@ def _count(a_crow: Any, a_col: Any, b_crow: Any, b_col: Any, m: int, borders: An
     return counts
 
 
-@njit(cache=True, parallel=True, nogil=True)
-def _fill(
+def _fill_rows(
     a_crow: Any,
     a_col: Any,
     a_values: Any,
@@ -75,6 +74,11 @@ def _fill(
                     col[q + 1] = j
             for p in range(start, end):
                 values[p] = sums[col[p]]
+
+
+_compiled = njit(cache=True, parallel=True, nogil=True)
+# What checks types at run time, in tests, is wrapped around functions and cannot be compiled.
+_count, _fill = _compiled(inspect.unwrap(_count_columns)), _compiled(inspect.unwrap(_fill_rows))
 
 
 def product(
