@@ -166,16 +166,16 @@ def test_the_effective_sharpness_does_not_depend_on_the_convention():
 def test_the_effective_sharpness_at_the_start_is_flat_in_width(rule):
     means = []
     x, y = X.float(), Y.float()
-    for width in (64, 512):
+    for width in (64, 256):
         values = []
-        for seed in range(6):
+        for seed in range(5):
             model = ResidualMLP(4, width, 2, 2)
             plan = rule.apply(model, generator=torch.Generator().manual_seed(seed))
             G = loss_gauss_newton(model, loss, x, y)
             scales = step_scales(model, torch.optim.SGD(plan.sgd(0.1)))
             values.append(sharpness(PreconditionedCurvature(curvature=G, scales=scales), rtol=1e-2).value)
         means.append(sum(values) / len(values))
-    assert abs(math.log(means[1] / means[0]) / math.log(512 / 64)) < 0.15
+    assert abs(math.log(means[1] / means[0]) / math.log(256 / 64)) < 0.15
 
 
 def test_a_transfer_curve_finds_the_best_rates_and_their_drift():

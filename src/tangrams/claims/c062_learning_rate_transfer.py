@@ -84,13 +84,14 @@ def measure(
         "random features do not sharpen": bool(frozen[-1] < 1.2 * frozen[0]),
     }
     verdict = "holds" if all(parts.values()) else "holds in part" if any(parts.values()) else "does not hold"
+    steps_of = {name: f"{curve.steps:.0f}" for name, curve in curves.items()}
+    grown = {name: f"{values[0]:.2f}-fold to {values[-1]:.2f}-fold" for name, values in growth.items()}
     sentence = (
-        f"Over widths {widths[0]} to {widths[-1]} the best rate moves by {curves['μP'].steps:.0f} factors of two in μP "
-        f"and {curves['NTK'].steps:.0f} in NTK parametrisation; sharpness grows {min(growth['μP']):.1f}- to "
-        f"{max(growth['μP']):.1f}-fold in μP, and {growth['NTK'][0]:.2f}-fold at the narrowest to "
-        f"{growth['NTK'][-1]:.2f}-fold at the widest in NTK; its log ends with a spread over widths of "
-        f"{last['μP']:.2f} in μP and {last['NTK']:.2f} in NTK; a rate of {edge_lr:g} ends at "
-        f"{late:.2f} (edge of stability: 2); over depths {depths[0]} to {depths[-1]} the best rate moves by {by_depth.steps:.0f} with L^-1/2."
+        f"Over widths {widths[0]} to {widths[-1]} the best rate moves by {steps_of['μP']} factors of two in μP and "
+        f"{steps_of['NTK']} in NTK parametrisation; from the narrowest to the widest sharpness grows {grown['μP']} in "
+        f"μP and {grown['NTK']} in NTK, and its log ends with a spread over widths of {last['μP']:.2f} and "
+        f"{last['NTK']:.2f}; a rate of {edge_lr:g} ends at {late:.2f} (edge of stability: 2); over depths {depths[0]} "
+        f"to {depths[-1]} the best rate moves by {by_depth.steps:.0f} with L^-1/2."
     )
     numbers: dict[str, Any] = {
         "widths": list(widths),

@@ -162,7 +162,7 @@ def trace_estimate(
     generator = generator or torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (operator.shape[0], probes), generator=generator) * 2 - 1
     z = signs.to(dtype=operator.dtype, device=operator.device)
-    forms = (z * (operator @ z)).sum(0).double()
+    forms = (z * _product(operator, z)).sum(0).double()
     return TraceEstimate(float(forms.mean()), float(forms.std() / probes**0.5))
 
 
@@ -183,7 +183,13 @@ def directional_sharpness(operator: LinearOperator, direction: Tensor) -> float:
     energy = float(direction.double().square().sum())
     if not energy > 0:
         raise ValueError("directional_sharpness needs a direction other than zero")
-    return float((direction * (operator @ direction)).double().sum()) / energy
+    return float((direction * _product(operator, direction)).double().sum()) / energy
+
+
+def _product(operator: LinearOperator, v: Tensor) -> Tensor:
+    product = operator @ v
+    assert isinstance(product, Tensor)  # of an operator and a tensor
+    return product
 
 
 def step_scales(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

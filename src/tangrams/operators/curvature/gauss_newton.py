@@ -47,7 +47,7 @@ class GaussNewtonOperator(CurvatureOperator):
         self.outputs, self.loss = outputs, loss
 
     def _product(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
-        f, pull = vjp(self.outputs, self.at)
+        f, pull, *_ = vjp(self.outputs, self.at)
         bend = vjp(grad(self.loss), f)[1]
 
         def one(v: dict[str, Tensor]) -> dict[str, Tensor]:
