@@ -29,6 +29,7 @@ class SpectralSGD(NormalizedSGD):
         ValueError: if lr is negative or the momentum not in [0, 1).
 
     Example:
+        >>> import torch
         >>> weight = torch.nn.Parameter(torch.zeros(4, 1))
         >>> weight.grad = torch.tensor([[3.0], [0.0], [0.0], [4.0]])
         >>> SpectralSGD([weight], lr=0.1).step(); weight.detach().norm()
