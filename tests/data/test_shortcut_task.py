@@ -8,7 +8,7 @@ import torch
 from scipy.special import ndtr
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from tangrams.data import ShortcutTask, TwoObjectImages
+from tangrams.data import ShortcutSamples, ShortcutTask, TwoObjectImages
 
 N = 40_000
 
@@ -37,6 +37,7 @@ def test_classes_have_the_stated_mean_and_covariance():
 
 def test_classes_are_balanced_where_asked_and_drawn_else():
     task = ShortcutTask(0.8)
+    assert isinstance(task.sample(4, seed=0), ShortcutSamples)
     assert float(task.sample(1000, seed=0).targets.sum()) == 0
     drawn = task.sample(1000, seed=0, balanced=False).targets
     assert 0 < abs(float(drawn.sum())) < 4 * 1000**0.5

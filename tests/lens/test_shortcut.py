@@ -10,7 +10,10 @@ from scipy.special import erfinv
 from tangrams.data import ShortcutTask
 from tangrams.kernels import FullyConnectedNTK
 from tangrams.lens import (
+    BiasReport,
+    InterventionReport,
     KernelShortcutProbe,
+    ShortcutMap,
     agreements,
     background_sensitivity,
     bayes_decision,
@@ -75,6 +78,7 @@ def test_the_bayes_rule_has_no_bias_whatever_the_amplification():
 
 def test_bias_is_positive_for_a_rule_that_leans_on_the_shortcut():
     report = shortcut_bias(decide_by(TASK, [1.0, 1.0]), TASK)
+    assert isinstance(report, BiasReport)
     assert report.bias > 0.2
     assert report.bias == pytest.approx(report.reliance - report.optimal_reliance)
     assert report.reliance == pytest.approx(report.a_s - report.a_c)
@@ -172,6 +176,7 @@ def test_the_map_shares_embeddings_and_fills_its_axes():
         return lambda x: x.sum(1)
 
     found = shortcut_map(train, [0.7, 0.85], [1.0, 2.0, 5.0], seeds=2, num_samples=50, rho_c=0.8)
+    assert isinstance(found, ShortcutMap)
     assert found.bias.shape == found.reliance.shape == (2, 3, 2)
     assert seen == [(50, seed) for _ in range(6) for seed in (0, 1)]
     task = ShortcutTask(0.85, 0.8, alpha_s=2.0, seed=1)
@@ -186,6 +191,7 @@ def test_interventions_tell_what_a_rule_goes_by():
     assert (core.agreement_accuracy, core.conflict_accuracy) == (1.0, 1.0)
     assert (shortcut.agreement_accuracy, shortcut.conflict_accuracy) == (1.0, 0.0)
     both = intervene(decide_by(TASK, [1.0, 1.0]), TASK, drawn)
+    assert isinstance(both, InterventionReport)
     assert 0 < both.shortcut_flips < 1
     assert 0 < both.conflict_accuracy < 1
 
