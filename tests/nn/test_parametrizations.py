@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tangrams.features import TangentFeatures
 from tangrams.nn.parametrizations import (
     ABC,
     AlreadyParametrizedError,
@@ -525,3 +526,15 @@ def test_initialisations_refuse_vectors_and_leave_the_global_stream_alone():
         with pytest.raises(ValueError, match="sigma > 0"):
             fill(torch.empty(4, 3), -1.0)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rule", [NeuralTangent(), Spectral()], ids=names)
+def test_tangent_features_see_through_a_parametrization(rule):
+    """The gradient in w of a weight c w is c times that in the weight, for every layer."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    rule.apply(model)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    jacobians = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(parameters)
+    J = torch.cat([part.reshape(10, -1) for part in jacobians.values()], 1)
+    torch.testing.assert_close(TangentFeatures(model, output="all").gram(x), J @ J.mT, rtol=1e-10, atol=1e-10)
