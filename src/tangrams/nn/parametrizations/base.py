@@ -90,7 +90,8 @@ class Parametrization(ABC):
         """Scale the initial weights of a model in place, and say at which rates it learns.
 
         Multipliers become ``torch.nn.utils.parametrize`` parametrizations of their layer, so that such a model is saved
-        by its state dict and not pickled whole; :class:`Spectral` needs none. Loading a state dict never scales. What :meth:`plan` refuses is refused before anything is touched.
+        by its state dict and not pickled whole; :class:`Spectral` needs none. Loading a state dict never scales. What
+        :meth:`plan` refuses is refused before anything is touched.
 
         Args:
             model: the network, freshly initialised.
