@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import linearised, memory, peers, projections, random_features, selection, sketches, tangent_grams
+from benchmarks import linearised, memory, peers, products, projections, random_features, selection, sketches, tangent_grams
 from benchmarks.harness import Conditions, Row
 
 TABLES = {
@@ -19,6 +19,7 @@ TABLES = {
     "sketches": sketches.rows,
     "linearised": linearised.rows,
     "memory": memory.rows,
+    "products": products.rows,
     "projections": projections.rows,
     "random_features": random_features.rows,
     "selection": selection.rows,

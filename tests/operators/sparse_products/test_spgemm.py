@@ -315,6 +315,11 @@ def test_the_automatic_choice_takes_what_is_there():
     assert isinstance(choice, CompiledDataflow if compiled else LibraryDataflow)
     c = random(9, 9, dtype=torch.complex128)
     assert isinstance(AutomaticDataflow().choose(c, c), SortDataflow)
+    few, sparse, full = torch.eye(9), banded(3000, 5).to_dense(), torch.ones(99, 99)
+    half, large, full = (CSR.from_torch(t.to(torch.bfloat16)) for t in (few, sparse, full))
+    assert isinstance(AutomaticDataflow().choose(half, half), SortDataflow)
+    assert isinstance(AutomaticDataflow().choose(large, large), HashDataflow)
+    assert isinstance(AutomaticDataflow().choose(full, full), DenseDataflow)
     if not compiled:
         with pytest.raises(ImportError, match="fast"):
             CompiledDataflow().product(a, a)

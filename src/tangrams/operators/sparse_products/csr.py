@@ -101,10 +101,12 @@ class CSR(NamedTuple):
         Args:
             matrix: ``(n, m)``.
         """
-        matrix = matrix.tocsr().copy()
-        matrix.sum_duplicates()
+        matrix = matrix.tocsr()
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
         index = (torch.from_numpy(a.astype("int64")) for a in (matrix.indptr, matrix.indices))
-        return cls(*index, torch.from_numpy(matrix.data), matrix.shape[1])
+        return cls(*index, torch.tensor(matrix.data), matrix.shape[1])
 
     def to_torch(self) -> Tensor:
         """As a ``torch.sparse_csr`` tensor."""

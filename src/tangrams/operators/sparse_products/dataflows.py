@@ -194,7 +194,10 @@ class InnerDataflow:
 
 
 class LibraryDataflow:
-    """The product of the library that torch brings for the device: MKL or cuSPARSE, floating point only."""
+    """The product of the library that torch brings, MKL or cuSPARSE, with its columns sorted; floating point only.
+
+    SciPy's product is as fast, but drops the places that cancel, whose gradients would be lost.
+    """
 
     @staticmethod
     def serves(values: Tensor) -> bool:
@@ -203,7 +206,8 @@ class LibraryDataflow:
         Args:
             values: of a factor.
         """
-        return values.dtype in (torch.float32, torch.float64) and (values.is_cuda or torch.backends.mkl.is_available())
+        there = values.is_cuda or (values.device.type == "cpu" and torch.backends.mkl.is_available())
+        return there and values.dtype in (torch.float32, torch.float64)
 
     def product(self, a: CSR, b: CSR) -> tuple[CSR, ProductStats]:
         """A B.
@@ -217,20 +221,27 @@ class LibraryDataflow:
             return _assembled(a, b, [], []), ProductStats(0, 0, 0)
         made = torch.sparse.mm(a.to_torch(), b.to_torch())
         crow, col = made.crow_indices().to(a.col.dtype), made.col_indices().to(a.col.dtype)
-        found = CSR(crow, col, made.values(), b.num_cols)
-        codes = found.codes
-        if not bool((codes.diff() > 0).all()):
-            codes, order = torch.sort(codes)
-            found = _assembled(a, b, [codes], [found.values[order]])
+        found = _with_sorted_columns(CSR(crow, col, made.values(), b.num_cols))
         return found, ProductStats(flops, found.nnz, found.nnz)
+
+
+def _with_sorted_columns(found: CSR) -> CSR:
+    falls = found.col.diff() <= 0
+    starts = found.crow[1:-1]
+    falls[starts[(starts > 0) & (starts < found.nnz)] - 1] = False  # from one row to the next
+    if not bool(falls.any()):
+        return found
+    row = found.row
+    codes, order = torch.sort(row * found.num_cols + found.col)
+    return found._replace(col=codes - row * found.num_cols, values=found.values[order])
 
 
 class AutomaticDataflow:
     """The dataflow that was measured to be fastest for matrices of a kind.
 
-    Compiled row by row where numba is installed and the values are real numbers on the CPU, else the library that torch
-    brings, for floating point. What neither takes (complex numbers, or integers without numba) is sorted where there is
-    little of it, and goes into a dense accumulator where rows are full and into hash tables where not.
+    Compiled row by row where numba is installed and the values are real numbers on the CPU, else the library at hand.
+    What neither takes (complex numbers, integers without numba) is sorted where there is little of it, and goes
+    into a dense accumulator where rows are full and into hash tables where not.
     """
 
     def product(self, a: CSR, b: CSR) -> tuple[CSR, ProductStats]:
