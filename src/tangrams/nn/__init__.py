@@ -10,6 +10,8 @@ interpolates, :class:`PolyharmonicCascade` many of them.
 :func:`freeze_except` and :class:`UpdateMask` train a part of a network.
 :class:`ResidualMLP`, :class:`ResidualConvNet`, :class:`ResidualGPT` and :class:`ResidualViT` shrink their branches with
 depth.
+Networks linearised in their weights are in :mod:`tangrams.nn.tangent`, vision transformers in
+:mod:`tangrams.nn.transformer`, losses in :mod:`tangrams.nn.losses`.
 How initial weights and learning rates follow the width is in :mod:`tangrams.nn.parametrizations`, optimisers are in
 :mod:`tangrams.nn.optim`.
 :class:`RandomFeatureAttention` attends in linear time, :func:`sparse_gaussian_attention` in sub-quadratic time where
