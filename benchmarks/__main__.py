@@ -11,7 +11,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import linearised, memory, peers, products, projections, random_features, selection, sketches, tangent_grams
+from benchmarks import (
+    linearised,
+    memory,
+    peers,
+    products,
+    projections,
+    random_features,
+    selection,
+    sketches,
+    tangent_grams,
+)
 from benchmarks.harness import Conditions, Row
 
 TABLES = {

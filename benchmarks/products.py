@@ -71,9 +71,8 @@ def kernel_products(conditions: Conditions) -> list[Row]:
         notes = {"error / ‖x‖": round(error, 3), "samples": operator.num_samples, "pairs": len(operator.near_pairs)}
         notes |= {f"MiB, {rival}": peak_mib(run) for rival, run in rivals.items()}
         best = min(taken for rival, taken in seconds.items() if rival != "tangrams")
-        found.append(
-            Row("products", f"Gaussian kernel, n = {N}, {name}", seconds, best / seconds["tangrams"], None, notes)
-        )
+        title = f"Gaussian kernel, n = {N}, {name}"
+        found.append(Row("products", title, seconds, best / seconds["tangrams"], notes=notes))
     return found
 
 
@@ -109,4 +108,4 @@ def spgemm(conditions: Conditions, name: str, a: CSR) -> Row:
     seconds = alternate(rivals, {"tangrams": 5, "hash": 2, "SciPy": 5, "SciPy, unsorted": 5}, conditions.timer)
     notes = {"default": type(default).__name__, "partial products": int(flops_per_row(a, a).sum())}
     notes |= {f"MiB, {rival}": peak_mib(run) for rival, run in rivals.items() if rival != "SciPy, unsorted"}
-    return Row("products", f"spgemm, {name} squared", seconds, seconds["SciPy"] / seconds["tangrams"], None, notes)
+    return Row("products", f"spgemm, {name} squared", seconds, seconds["SciPy"] / seconds["tangrams"], notes=notes)

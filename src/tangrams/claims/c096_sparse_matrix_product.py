@@ -53,13 +53,13 @@ def measure(scales: Sequence[int], others: int, window: int, turns: int, seeds: 
     largest = rows[f"R-MAT {scales[-1]}"]
     memory = largest["peak_entries"]["hash"] / largest["peak_entries"]["sort"]
     moved = largest["bytes"]
-    wins = [name for name, row in rows.items() if row["seconds"]["automatic"] <= row["seconds"]["SciPy, sorted"]]
+    fast = [name for name, row in rows.items() if row["seconds"]["automatic"] <= row["seconds"]["SciPy, sorted"]]
     good = [
         all(row["exact"] for row in rows.values()),
         memory < 1,
         moved["row-wise"] < moved["outer"] < moved["inner"],
         static >= 3 and tokens <= 1.2,
-        bool(wins),
+        bool(fast),
     ]
     verdict = "holds" if all(good) else "holds in part" if any(good) else "does not hold"
     ratio = {name: row["seconds"]["SciPy, sorted"] / row["seconds"]["automatic"] for name, row in rows.items()}
