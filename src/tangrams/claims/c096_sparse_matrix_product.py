@@ -94,7 +94,8 @@ def banded(n: int) -> CSR:
     """Seventeen diagonals."""
     rng, offsets = np.random.default_rng(0), range(-8, 9)
     diagonals = [rng.normal(size=n - abs(offset)) for offset in offsets]
-    return CSR.from_scipy(sparse.diags_array(diagonals, offsets=list(offsets), shape=(n, n)))
+    made = sparse.diags_array(diagonals, offsets=list(offsets), shape=(n, n))  # type: ignore[arg-type]
+    return CSR.from_scipy(made)
 
 
 def _row(a: CSR, window: int, turns: int) -> dict[str, Any]:

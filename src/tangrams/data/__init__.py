@@ -2,6 +2,7 @@
 
 :func:`digits` is the study's default; :func:`plant` puts known mistakes into any labelled samples; :func:`load` reads
 public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked download.
+:func:`rmat` draws graphs.
 """
 
 from tangrams.data.augment import flip_and_crop

@@ -2,7 +2,8 @@
 
 Everything a feature matrix is asked goes through here: products and rows by :class:`FeatureMatrix`, inner products by
 :class:`GramMatrix`, answers by :func:`solve`, :func:`logdet` and :func:`eigsh`, which reach the accuracy they are asked
-for or raise :class:`ConvergenceError`.
+for or raise :class:`ConvergenceError`. Sparse matrices are :class:`CSR`, multiplied by :func:`spgemm`; more of that is
+in :mod:`tangrams.operators.sparse_products`.
 """
 
 from tangrams.operators.constellation import (

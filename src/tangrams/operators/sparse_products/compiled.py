@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -43,10 +41,11 @@ class CompiledDataflow:
             raise ImportError("CompiledDataflow needs numba: pip install 'tangrams[fast]'") from error
         flops = flops_per_row(a, b)
         tokens = _tokens(flops, 8 * threads)
-        arrays: list[Any] = [t.detach().numpy() for t in (a.crow, a.col, a.values, b.crow, b.col, b.values)]
+        left, right = ([t.detach().numpy() for t in (f.crow, f.col, f.values)] for f in (a, b))
         with _threads(threads):
-            crow, col, values = numba_rows.product(*arrays, b.num_cols, tokens.numpy())
-        made = CSR(*(torch.from_numpy(part) for part in (crow, col, values)), b.num_cols)
+            found = numba_rows.product(left, right, b.num_cols, tokens.numpy())
+        crow, col, values = (torch.from_numpy(part) for part in found)
+        made = CSR(crow, col, values, b.num_cols)
         peak = threads * b.num_cols
         return made, ProductStats(int(flops.sum()), made.nnz, peak, per_window=tuple(_sums(flops, tokens)))
 

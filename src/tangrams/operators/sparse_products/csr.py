@@ -105,8 +105,8 @@ class CSR(NamedTuple):
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()
-        index = (torch.from_numpy(a.astype("int64")) for a in (matrix.indptr, matrix.indices))
-        return cls(*index, torch.tensor(matrix.data), matrix.shape[1])
+        crow, col = (torch.from_numpy(a.astype("int64")) for a in (matrix.indptr, matrix.indices))
+        return cls(crow, col, torch.tensor(matrix.data), matrix.shape[1])
 
     def to_torch(self) -> Tensor:
         """As a ``torch.sparse_csr`` tensor."""

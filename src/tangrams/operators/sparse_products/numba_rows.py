@@ -81,22 +81,16 @@ _compiled = njit(cache=True, parallel=True, nogil=True)
 _count, _fill = _compiled(inspect.unwrap(_count_columns)), _compiled(inspect.unwrap(_fill_rows))
 
 
-def product(
-    a_crow: Any, a_col: Any, a_values: Any, b_crow: Any, b_col: Any, b_values: Any, m: int, borders: Any
-) -> tuple[Any, Any, Any]:
-    """Rows, columns and values of AB: entries are counted first, so that nothing is copied.
+def product(left: list[Any], right: list[Any], m: int, borders: Any) -> tuple[Any, Any, Any]:
+    """Row starts, columns and values of AB: entries are counted first, so that nothing is copied.
 
     Args:
-        a_crow: row starts of A.
-        a_col: columns of A.
-        a_values: values of A.
-        b_crow: row starts of B.
-        b_col: columns of B.
-        b_values: values of B.
+        left: row starts, columns and values of A.
+        right: the same of B.
         m: columns of B.
         borders: of the runs of rows that are handed to threads.
     """
-    crow = _count(a_crow, a_col, b_crow, b_col, m, borders).cumsum()
-    col, values = np.empty(crow[-1], np.int64), np.empty(crow[-1], a_values.dtype)
-    _fill(a_crow, a_col, a_values, b_crow, b_col, b_values, crow, m, borders, col, values)
+    crow = _count(*left[:2], *right[:2], m, borders).cumsum()
+    col, values = np.empty(crow[-1], np.int64), np.empty(crow[-1], left[2].dtype)
+    _fill(*left, *right, crow, m, borders, col, values)
     return crow, col, values
