@@ -60,7 +60,8 @@ def passes(conditions: Conditions) -> list[Row]:
         torch.manual_seed(0)
         model, x = make().eval(), draw()
         linearized = at_random(model)
-        plain, moving = list(model.parameters()), list(linearized.parameters())
+        plain: list[Tensor] = list(model.parameters())
+        moving: list[Tensor] = list(linearized.parameters())
         turns = {"tangrams": 9, "plain": 9, "torch.func.jvp": 5}
         extra: dict[str, float] = {}
         with torch.no_grad():
