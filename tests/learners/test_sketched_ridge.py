@@ -316,6 +316,10 @@ def test_a_negative_penalty_is_legal_down_to_the_smallest_eigenvalue():
     SketchedRidgeEnsemble(OrthogonalSketch(30), penalty=-0.9 * least).fit(X, y)
     with pytest.raises(ValueError, match="smallest eigenvalue"):
         SketchedRidgeEnsemble(OrthogonalSketch(30), penalty=-1.1 * least).fit(X, y)
+    model = SketchedRidgeEnsemble(OrthogonalSketch(30), penalty=0.1).fit(X, y)
+    with pytest.raises(ValueError, match="smallest eigenvalue"):
+        model.refit(-1.1 * least)
+    assert model.penalty_ == 0.1
 
 
 @pytest.mark.parametrize(

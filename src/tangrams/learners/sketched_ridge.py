@@ -195,13 +195,14 @@ class SketchedRidgeEnsemble(RegressorMixin, BaseEstimator):
             penalty: λ.
         """
         check_is_fitted(self, "risk_path_")
-        self.penalty_ = float(penalty)
-        fitted, self.effective_dof_ = self._fitted(self._designs, self.penalty_)
-        corrected = self._corrected(self._designs, self.penalty_)
+        penalty = float(penalty)
+        fitted, dof = self._fitted(self._designs, penalty)  # refuses a penalty that is too negative
+        corrected = self._corrected(self._designs, penalty)
+        self.penalty_, self.effective_dof_ = penalty, dof
         self.corrected_predictions_ = np.full_like(fitted, np.nan) if corrected is None else corrected
         mean = self._y.mean() if self.fit_intercept else 0.0
         target = torch.from_numpy(self._y - mean).to(self._designs[0].U.device)
-        parts = [design.coefficients(target, self.penalty_) for design in self._designs]
+        parts = [design.coefficients(target, penalty) for design in self._designs]
         self.coef_ = as_array(torch.stack([coef for coef, _ in parts]).mean(0))
         self.intercept_ = float(mean - sum(offset for _, offset in parts) / len(parts))
         return self
