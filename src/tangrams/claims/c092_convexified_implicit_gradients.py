@@ -179,7 +179,8 @@ def _figure(results: dict[str, dict[str, dict[str, Any]]], pictures: dict[str, T
         for c in range(10):
             axis = figure.add_subplot(grid[j, 6 + c])
             low, high = images[c].quantile(0.02), images[c].quantile(0.98)
-            axis.imshow(((images[c] - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).squeeze(-1), cmap="gray")
+            shown = ((images[c] - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).squeeze(-1)
+            axis.imshow(shown.numpy(), cmap="gray")
             axis.set_axis_off()
             if c == 0:
                 axis.set_title(name, fontsize=8, loc="left")
