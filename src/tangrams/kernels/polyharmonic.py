@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class PolyharmonicKernel(Kernel):
     has_lengthscale = False
 
     def __init__(self, b: float = SHIFT, c: float = OFFSET, **kwargs: Any) -> None:
-        if not (b > 0.6931471805599453 and 0 < c < float("inf")):
+        if not (b > math.log(2) and 0 < c < float("inf")):
             raise ValueError(f"PolyharmonicKernel needs b > ln 2 and c > 0, got b = {b} and c = {c}")
         super().__init__(**kwargs)
         self.b, self.c = float(b), float(c)

@@ -270,12 +270,13 @@ def test_what_lsh_misses_is_allowed_for():
         ((normal(3, 2), normal(3, 3), 1.0), {}, "queries"),
         ((normal(3, 2), normal(0, 2), 1.0), {}, "at least one"),
         ((normal(3, 2) * math.nan, normal(3, 2), 1.0), {}, "NaN"),
+        ((normal(3, 2).half(), normal(3, 2).half(), 1.0), {}, "float32"),
         ((normal(3, 2), normal(3, 2), 0.0), {}, "σ"),
         ((normal(3, 2), normal(3, 2), 1.0), {"eps": 0.0}, "ε"),
         ((normal(3, 2), normal(3, 2), 1.0), {"delta": 2.0}, "δ"),
         ((normal(3, 2), normal(3, 2), 1.0), {"repetitions": 0}, "repetitions"),
     ],
-    ids=["shapes", "empty", "nan", "sigma", "eps", "delta", "repetitions"],
+    ids=["shapes", "empty", "nan", "half", "sigma", "eps", "delta", "repetitions"],
 )
 def test_bad_input_is_refused(arguments, options, word):
     with pytest.raises(ValueError, match=word):

@@ -109,7 +109,7 @@ class SparseGaussianKernelOperator(OpaqueOperator):
             seed: fixes every draw.
 
         Raises:
-            ValueError: for other shapes than ``(n, d)`` and ``(m, d)``, no points, NaN, σ, ε or δ out of range.
+            ValueError: for other shapes than ``(n, d)`` and ``(m, d)``, no points, half precision, NaN, σ, ε or δ out of range.
         """
         who = cls.__name__
         if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or not len(queries) * len(keys):
@@ -117,6 +117,8 @@ class SparseGaussianKernelOperator(OpaqueOperator):
                 f"{who} needs queries (n, d) and keys (m, d), at least one of each; got {tuple(queries.shape)} and "
                 f"{tuple(keys.shape)}"
             )
+        if queries.dtype != keys.dtype or queries.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{who} needs float32 or float64 throughout, got {queries.dtype} and {keys.dtype}: cast")
         for name, points in (("queries", queries), ("keys", keys)):
             if not bool(torch.isfinite(points).all()):
                 bad = int((~torch.isfinite(points)).any(1).nonzero()[0])

@@ -134,7 +134,7 @@ class DenseDataflow:
 
 
 class SortDataflow:
-    """All partial products at once, sorted by place and added: expand, sort, compress. Deterministic on any device."""
+    """All partial products at once, sorted by place and added: expand, sort, compress."""
 
     def product(self, a: CSR, b: CSR) -> tuple[CSR, ProductStats]:
         """A B.
