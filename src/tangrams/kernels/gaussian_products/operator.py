@@ -109,7 +109,7 @@ class SparseGaussianKernelOperator(OpaqueOperator):
             seed: fixes every draw.
 
         Raises:
-            ValueError: for other shapes than ``(n, d)`` and ``(m, d)``, no points, half precision, NaN, σ, ε or δ out of range.
+            ValueError: for shapes that do not fit, no points, half precision, NaN, and σ, ε or δ out of range.
         """
         who = cls.__name__
         if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or not len(queries) * len(keys):
