@@ -158,6 +158,18 @@ def test_a_removed_component_leaves_the_bits_of_one_never_added():
     assert with_it.as_module().vector() == without.vector()
 
 
+def test_nothing_of_a_removed_component_stays_in_memory():
+    X, _ = blobs()
+    parts = components(2)
+    both = TangentComposition(parts[0])
+    for i, part in enumerate(parts):
+        both.add(str(i), part.tangent_)
+    both.logits(X)
+    both.remove("0")
+    both.remove("1")
+    assert both._module.vector().norm() == 0
+
+
 def test_one_forward_pass_serves_any_number_of_components():
     X, _ = blobs()
     parts = components(3)

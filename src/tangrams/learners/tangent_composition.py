@@ -52,11 +52,29 @@ class TangentComposition(TangentSum):
         self.classes_ = None if classes is None else np.asarray(classes)
         # A deep copy has a direction of its own at the same base point.
         self._module = copy.deepcopy(base) if isinstance(base, LinearizedModule) else linearize(base)
+        self._clear()
 
     def add(self, name: str, vector: TangentVector, weight: float = 1.0) -> None:
         """Put a component in; one of another base point or other parameters is a ``BasePointMismatchError``."""
         self._module.vector_like().require_same_base(vector)
         super().add(name, vector, weight)
+
+    def remove(self, name: str) -> TangentVector:
+        """Take a component out; nothing of it remains, also in what predicts."""
+        vector = super().remove(name)
+        self._clear()
+        return vector
+
+    def replace(self, name: str, vector: TangentVector) -> None:
+        """Put another vector in the place of a component, with its weight."""
+        super().replace(name, vector)
+        self._clear()
+
+    def _clear(self) -> None:
+        """The direction of the module that predicts is set before each use; between, it may hold what was removed."""
+        with torch.no_grad():
+            for tangent in self._module.parameters():
+                tangent.zero_()
 
     def as_module(self) -> LinearizedModule:
         """The linearised network at the sum."""
