@@ -66,8 +66,7 @@ def test_sensitivity_is_size_times_gradient_and_that_of_the_closed_form(kind):
     expected = torch.stack([row.norm() * g.norm() for row, g in zip(z, gradients, strict=True)])
     torch.testing.assert_close(sensitivity(fit, z), expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(phi.input_vjp(z, fit.theta), torch.stack(gradients), rtol=1e-8, atol=1e-10)
-    for row, value in zip(z, expected, strict=True):
-        parts = sensitivity_parts(fit, row)
+    for parts, value in zip(sensitivity_parts(fit, z), expected, strict=True):
         assert isinstance(parts, SensitivityParts)
         assert parts.sensitivity == pytest.approx(float(value), rel=1e-7)
         assert parts.sensitivity <= parts.bound
@@ -77,7 +76,7 @@ def test_sensitivity_is_size_times_gradient_and_that_of_the_closed_form(kind):
 def test_parts_are_operator_norms():
     phi, (x, y) = MAPS["random"](), data()
     fit, z = min_norm_fit(phi, x, y), data(1, 3)[0][0]
-    parts = sensitivity_parts(fit, z)
+    (parts,) = sensitivity_parts(fit, z[None])
     Phi, J = phi(x), phi.input_jacobian(z[None])[0]
     assert parts.interaction == pytest.approx(np.linalg.norm((J @ Phi.mT).numpy(), 2))
     assert parts.centred_interaction == pytest.approx(np.linalg.norm((J @ (Phi - Phi.mean(0)).mT).numpy(), 2))
@@ -171,4 +170,4 @@ def test_bad_input_is_refused_by_name():
         sensitivity(lambda z: z.detach().sum(1), x)
     fit = min_norm_fit(MAPS["random"](), x, y, theta0=torch.ones(60))
     with pytest.raises(ValueError, match="θ₀ = 0"):
-        sensitivity_parts(fit, x[0])
+        sensitivity_parts(fit, x)

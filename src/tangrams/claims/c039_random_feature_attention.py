@@ -31,6 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "mean ⟨x₀, x⟩³⟨β, x⟩": partial(correlation_power, power=3),
 }
 LEARNERS = ("RFA", "BRFA", "RFMLP")
+TICKS = (0.05, 0.1, 0.2, 0.5, 1.0)
 INTERPOLATION = 1e-6
 """A ridge that is none, in units of the mean diagonal."""
 HALF = 0.5
@@ -180,6 +181,10 @@ def _figure(samples: Sequence[int], curves: Any, over_sizes: Any) -> Figure:
             axis.errorbar(samples, mean, 1.96 * deviation, fmt="-o", color=f"C{i}", markersize=4, label=learner)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.minorticks_off()
+        axis.set_xticks(samples, [str(n) for n in samples])
+        axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axis.set_ylim(0.8 * min(TICKS), 1.2)
         axis.set_xlabel("samples")
         axis.set_title(name, fontsize=10)
     axes[0].set_ylabel("error / variance")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -121,6 +122,13 @@ class MinNormFit:
         """That of K, in float64."""
         return int(torch.linalg.matrix_rank(self.gram, hermitian=True))
 
+    @cached_property
+    def inverse_norm(self) -> float:
+        """The operator norm of K⁺."""
+        eigenvalues = torch.linalg.eigvalsh(self.gram)
+        kept = eigenvalues > len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[-1]
+        return 1 / float(eigenvalues[kept][0])
+
 
 def min_norm_fit(
     phi: FeatureMap,
@@ -213,12 +221,12 @@ class SensitivityParts:
         return self.size * self.interaction * self.inverse_gram * self.targets
 
 
-def sensitivity_parts(fit: MinNormFit, z: Float[Tensor, "d"]) -> SensitivityParts:
-    """Decompose the sensitivity of a minimum-norm fit at one sample.
+def sensitivity_parts(fit: MinNormFit, z: Float[Tensor, "b d"]) -> tuple[SensitivityParts, ...]:
+    """Decompose the sensitivity of a minimum-norm fit at each sample.
 
     Args:
         fit: with θ₀ = 0.
-        z: the sample.
+        z: the samples.
 
     Raises:
         ValueError: if the fit does not start at zero.
@@ -226,16 +234,21 @@ def sensitivity_parts(fit: MinNormFit, z: Float[Tensor, "d"]) -> SensitivityPart
     if fit.start is not None:
         raise ValueError("sensitivity_parts needs a fit from θ₀ = 0: the gradient of another start is not in the span")
     z = z.detach().to(fit.inputs)
-    interaction = interaction_matrix(fit.phi, z, fit.inputs, center=False)
-    centred = interaction - interaction.mean(1, keepdim=True)
-    eigenvalues = torch.linalg.eigvalsh(fit.gram)
-    kept = eigenvalues[eigenvalues > len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[-1]]
-    size = float(z.norm())
-    return SensitivityParts(
-        sensitivity=size * float((interaction @ fit.dual).norm()),
-        size=size,
-        interaction=float(torch.linalg.matrix_norm(interaction, 2)),
-        centred_interaction=float(torch.linalg.matrix_norm(centred, 2)),
-        inverse_gram=1 / float(kept[0]),
-        targets=float(fit.targets.norm()),
+    interactions = fit.phi.kernel_gradient(z, fit.inputs)
+    return tuple(
+        SensitivityParts(
+            sensitivity=float(sample.norm()) * float((interaction @ fit.dual).norm()),
+            size=float(sample.norm()),
+            interaction=_operator_norm(interaction),
+            centred_interaction=_operator_norm(interaction - interaction.mean(1, keepdim=True)),
+            inverse_gram=fit.inverse_norm,
+            targets=float(fit.targets.norm()),
+        )
+        for sample, interaction in zip(z, interactions, strict=True)
     )
+
+
+def _operator_norm(A: Float[Tensor, "a b"]) -> float:
+    """The largest singular value, from the smaller of A Aᵀ and Aᵀ A."""
+    square = A @ A.mT if A.shape[0] <= A.shape[1] else A.mT @ A
+    return math.sqrt(max(float(torch.linalg.eigvalsh(square)[-1]), 0.0))
