@@ -5,8 +5,8 @@ Run it where mup can be imported, which needs torch and yaml alone::
     pip install --no-deps mup==1.0.0 pyyaml
     python tests/nn/make_mup.py
 
-Entries are ``initial/<parameter>`` before mup rescales anything, ``x``, ``y``, and ``<optimiser>`` with the outputs before
-each of six steps.
+Entries are ``initial/<parameter>`` before mup rescales anything, ``x``, ``y``, and ``<optimiser>`` with the outputs
+before each of six steps.
 """
 
 from pathlib import Path
