@@ -76,8 +76,8 @@ def measure(
         "rates transfer over width in μP (one step of two at most)": curves["μP"].steps <= 1,
         "rates drift in NTK parametrisation (two steps or more)": curves["NTK"].steps >= 2,
         "sharpness spreads over widths half as much in μP": last["μP"] < last["NTK"] / 2,
-        "wide networks sharpen in μP and do not in NTK parametrisation": growth["μP"][-1] > 2
-        and growth["NTK"][-1] - 1 < (growth["NTK"][0] - 1) / 2,
+        "the widest network sharpens in μP (twofold) and not in NTK parametrisation (a tenth)": growth["μP"][-1] > 2
+        and growth["NTK"][-1] < 1.1,
         "large rates end at the edge of stability": 1.8 < late < 2.4,
         "rates transfer over depth with L^-1/2": by_depth.steps <= 1,
         "without it the sharpness explodes with depth": at_start[0.0][-1] > 100 * at_start[0.5][-1],
@@ -191,7 +191,9 @@ def _figure(
             top.loglog(curve.lrs, finite, "-o", color=colour, label=str(width), markersize=4)
             path = paths[name][width]
             bottom.plot(np.arange(len(path)) * every, path, "-o", color=colour, label=str(width), markersize=4)
-        top.set(title=f"{name}: final loss", xlabel="rate")
+        top.set(title=f"{name}: final loss", xlabel="rate", xticks=curve.lrs)
+        top.set_xticklabels([f"{lr:g}" for lr in curve.lrs])
+        top.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         bottom.set(title=f"{name}: sharpness of the step", xlabel="step", yscale="log")
         top.legend(fontsize=8, title="width")
     right = figure.add_subplot(2, 3, 3)
@@ -231,7 +233,7 @@ CLAIM = Claim(
         "full": {
             "widths": (32, 64, 128, 256, 512),
             "depths": (2, 6, 18),
-            "samples": 200,
+            "samples": 160,
             "steps": 200,
             "every": 40,
             "seeds": 2,
