@@ -231,6 +231,11 @@ def _with_sorted_columns(found: CSR) -> CSR:
     falls[starts[(starts > 0) & (starts < found.nnz)] - 1] = False  # from one row to the next
     if not bool(falls.any()):
         return found
+    if not found.values.is_cuda:  # row by row, which is twice as fast as one sort of all places
+        matrix = found.to_scipy()
+        matrix.sort_indices()
+        col = torch.from_numpy(matrix.indices).to(found.col.dtype)
+        return found._replace(col=col, values=torch.from_numpy(matrix.data))
     row = found.row
     codes, order = torch.sort(row * found.num_cols + found.col)
     return found._replace(col=codes - row * found.num_cols, values=found.values[order])
