@@ -75,7 +75,7 @@ class _threads:
         import numba  # type: ignore[import-not-found]
 
         self.before = numba.get_num_threads()
-        numba.set_num_threads(min(self.count, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(self.count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
     def __exit__(self, *error: object) -> None:
         import numba  # type: ignore[import-not-found]
