@@ -201,3 +201,21 @@ def test_attention_is_linearised_under_the_transforms_of_torch_func():
     expected = torch.autograd.grad(lin(x).square().sum(), list(lin.parameters()))
     for g, e in zip(got.values(), expected, strict=True):
         torch.testing.assert_close(g, e, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(2, 4, 3, groups=2),
+        nn.Conv1d(2, 4, 3, 2, 1, 1, 2),
+        nn.Conv1d(2, 4, 3, dilation=1, stride=2),
+        nn.ConvTranspose1d(2, 4, 3, 2),
+        nn.ConvTranspose1d(2, 4, 3, groups=2),
+    ],
+    ids=["grouped", "grouped-by-position", "strided", "transposed", "transposed-grouped"],
+)
+def test_convolutions_behind_a_layer_whose_weights_move(layer):
+    lin = moved(linearize(nn.Sequential(nn.Conv1d(2, 2, 1), nn.Tanh(), layer).double()))
+    torch.testing.assert_close(lin(samples()), by_func(lin, samples()), rtol=1e-10, atol=1e-10)
+    one = samples()[0]
+    torch.testing.assert_close(lin(one), by_func(lin, one), rtol=1e-10, atol=1e-10)

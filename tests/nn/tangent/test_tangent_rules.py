@@ -38,13 +38,23 @@ def test_linear(shape, missing):
     agrees(rules.linear, F.linear, draw(*shape), draw(3, 5, seed=1), draw(3, seed=2), missing=missing)
 
 
-@pytest.mark.parametrize("missing", SUBSETS, ids=str)
-def test_convolution(missing):
-    def plain(x, W, b):
-        return F.conv2d(x, W, b, stride=2, padding=1)
+CONVOLUTIONS = {
+    "plain": (lambda x, W, b: F.conv2d(x, W, b, stride=2, padding=1), (4, 3, 3, 3), 4, 1),
+    "in groups": (lambda x, W, b: F.conv2d(x, W, b, groups=3), (6, 1, 2, 2), 6, None),
+    "transposed": (lambda x, W, b: F.conv_transpose2d(x, W, b, stride=2), (3, 4, 3, 3), 4, 0),
+}
 
-    operands = draw(2, 3, 5, 5), draw(4, 3, 3, 3, seed=1), draw(4, seed=2)
-    agrees(lambda *duals: rules.convolution(plain, *duals), plain, *operands, missing=missing)
+
+@pytest.mark.parametrize("missing", SUBSETS, ids=str)
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolution(kind, missing):
+    plain, shape, outputs, inputs = CONVOLUTIONS[kind]
+    operands = draw(2, 3, 5, 5), draw(*shape, seed=1), draw(outputs, seed=2)
+
+    def rule(*duals):
+        return rules.convolution(plain, *duals, inputs=inputs)
+
+    agrees(rule, plain, *operands, missing=missing)
 
 
 @pytest.mark.parametrize("missing", [(), (0,), (1,)], ids=str)
@@ -90,9 +100,10 @@ def test_layer_normalisation_also_of_constant_rows(rows, missing):
         (rules.sigmoid, torch.sigmoid),
         (rules.glu, F.glu),
         (lambda x: rules.softmax(x, 0), lambda x: torch.softmax(x, 0)),
+        (lambda x: rules.quotient(x, 3.0), lambda x: x / 3.0),
         (rules.normalize, lambda x: F.normalize(x, dim=-1)),
     ],
-    ids=["relu", "gelu", "gelu-tanh", "silu", "tanh", "sigmoid", "glu", "softmax", "normalize"],
+    ids=["relu", "gelu", "gelu-tanh", "silu", "tanh", "sigmoid", "glu", "softmax", "quotient", "normalize"],
 )
 def test_functions_of_one_operand(rule, plain):
     agrees(rule, plain, 2 * draw(5, 4))

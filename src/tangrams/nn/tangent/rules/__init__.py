@@ -4,7 +4,7 @@ Each is exact, and checked against ``torch.func.jvp``. A tangent that is None is
 """
 
 from tangrams.nn.tangent.rules.attention import dot_attention
-from tangrams.nn.tangent.rules.elementwise import gelu, glu, relu, sigmoid, silu, softmax, tanh
+from tangrams.nn.tangent.rules.elementwise import gelu, glu, quotient, relu, sigmoid, silu, softmax, tanh
 from tangrams.nn.tangent.rules.linear import convolution, linear, product
 from tangrams.nn.tangent.rules.lookup import embedding, embedding_bag
 from tangrams.nn.tangent.rules.normalisation import batch_norm, layer_norm, normalize
@@ -21,6 +21,7 @@ __all__ = [
     "linear",
     "normalize",
     "product",
+    "quotient",
     "relu",
     "sigmoid",
     "silu",

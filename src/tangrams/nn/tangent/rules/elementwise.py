@@ -13,6 +13,11 @@ from tangrams.nn.tangent.dual import Dual
 aten = torch.ops.aten
 
 
+def quotient(x: Dual, divisor: float) -> Dual:
+    """``x / c``, for a number c."""
+    return Dual(x.value / divisor, x.tangent / divisor)
+
+
 def relu(x: Dual) -> Dual:
     """``max(x, 0)``; its slope at zero is zero."""
     y = torch.relu(x.value)
