@@ -304,7 +304,7 @@ CLAIM = Claim(
             "private_steps": 12,
             "rates": (1e-2,),
             "adam_rates": (3e-2,),
-            "ridges": (1e-5,),
+            "ridges": (1e-4,),
             "private_rates": (0.4,),
         },
         "full": {
@@ -320,7 +320,7 @@ CLAIM = Claim(
             "private_steps": 15,
             "rates": (1e-2,),
             "adam_rates": (3e-2,),
-            "ridges": (1e-6, 1e-5),
+            "ridges": (1e-5, 1e-4),
             "private_rates": (0.4, 2.0),
             "data": "mnist",
         },
