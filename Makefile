@@ -57,7 +57,7 @@ docs: $(VENV)/.setup  ## redraw docs/papers.md from the catalogue and the eviden
 	$(BIN)/tangrams papers --markdown docs/papers.md
 
 peers: $(VENV)/.setup-dev  ## compare with independent implementations
-	$(PIP) --no-deps traker dattri scikit-ntk
+	$(PIP) --no-deps traker dattri scikit-ntk curvlinops-for-pytorch bmdal_reg dill
 	$(BIN)/python -m pytest -q -m peers tests
 
 clean:  ## remove what the targets made

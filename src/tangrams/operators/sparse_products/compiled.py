@@ -73,9 +73,10 @@ class _threads:
 
     def __enter__(self) -> None:
         import numba  # type: ignore[import-not-found]
+        from numba.core.config import NUMBA_NUM_THREADS  # type: ignore[import-not-found, attr-defined]
 
         self.before = numba.get_num_threads()
-        numba.set_num_threads(min(self.count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        numba.set_num_threads(min(self.count, NUMBA_NUM_THREADS))
 
     def __exit__(self, *error: object) -> None:
         import numba  # type: ignore[import-not-found]
