@@ -268,6 +268,7 @@ def _figure(by_shards: Any, by_epsilon: Any) -> Figure:
             error = values.std(1, ddof=1) / values.shape[1] ** 0.5 if values.shape[1] > 1 else None
             axis.errorbar(x, values.mean(1), error, marker="o", label=name)
         axis.set_xscale("log")
+        axis.minorticks_off()
         axis.set_xticks(x, [f"{value:g}" for value in x])
         axis.set_xlabel(label)
         axis.set_ylabel("test accuracy, five new classes")
