@@ -53,14 +53,10 @@ def _linear(input: Any, weight: Any, bias: Any = None) -> Dual:
     return rules.linear(*_moving(read(input), read(weight), read(bias)))
 
 
-def _convolution(function: Callable[..., Tensor], inputs: int, groups: int) -> Callable[..., Dual]:
-    """Args: the axis of the weight with the input channels, and where ``groups`` is among the positional options."""
-
+def _convolution(function: Callable[..., Tensor]) -> Callable[..., Dual]:
     def apply(input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Dual:
         x, W, b = _moving(read(input), read(weight), read(bias))
-        grouped = (args[groups] if len(args) > groups else kwargs.get("groups", 1)) != 1
-        plain = lambda x, W, b: function(x, W, b, *args, **kwargs)  # noqa: E731
-        return rules.convolution(plain, x, W, b, inputs=None if grouped else inputs)
+        return rules.convolution(lambda x, W, b: function(x, W, b, *args, **kwargs), x, W, b)
 
     return apply
 
@@ -199,12 +195,12 @@ def _attention(
 
 RULES: dict[Callable[..., Any], Callable[..., Dual]] = {
     F.linear: _linear,
-    F.conv1d: _convolution(F.conv1d, 1, 3),
-    F.conv2d: _convolution(F.conv2d, 1, 3),
-    F.conv3d: _convolution(F.conv3d, 1, 3),
-    F.conv_transpose1d: _convolution(F.conv_transpose1d, 0, 3),
-    F.conv_transpose2d: _convolution(F.conv_transpose2d, 0, 3),
-    F.conv_transpose3d: _convolution(F.conv_transpose3d, 0, 3),
+    F.conv1d: _convolution(F.conv1d),
+    F.conv2d: _convolution(F.conv2d),
+    F.conv3d: _convolution(F.conv3d),
+    F.conv_transpose1d: _convolution(F.conv_transpose1d),
+    F.conv_transpose2d: _convolution(F.conv_transpose2d),
+    F.conv_transpose3d: _convolution(F.conv_transpose3d),
     Tensor.__truediv__: _quotient,
     Tensor.div: _quotient,
     torch.matmul: _product,
