@@ -173,8 +173,8 @@ def _kernels(
 
 def _figure(
     alphas: Sequence[float],
-    bias: dict[str, Float[np.ndarray, "a s"]],
-    kernels: dict[int, dict[str, Float[np.ndarray, "a s"]]],
+    bias: dict[str, np.ndarray],
+    kernels: dict[int, dict[str, np.ndarray]],
 ) -> Figure:
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -37,6 +37,8 @@ class CompiledDataflow:
         """
         threads = torch.get_num_threads()  # before numba, which may share OpenMP's, is loaded
         try:
+            import numba  # type: ignore[import-not-found] # noqa: F401 - the module below may be there without it
+
             from tangrams.operators.sparse_products import numba_rows
         except ImportError as error:
             raise ImportError("CompiledDataflow needs numba: pip install 'tangrams[fast]'") from error
