@@ -7,11 +7,15 @@ exceeds the cores, wall time says nothing and the CPU time of one thread is take
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,3 +102,32 @@ def matmul_rate(size: int, inner: int, timer: Callable[[], float]) -> float:
     a, b = torch.randn(size, inner), torch.randn(inner, size)
     seconds = alternate({"mm": lambda: a @ b}, {"mm": 5}, timer)["mm"]
     return 2 * size * size * inner / seconds
+
+
+class PeakMemory:
+    """MiB that this process grows by at most inside the block (Linux).
+
+    What others freed is given back first: else the block reuses it and seems to need nothing.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        self._base = self._most = _resident()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.002):
+            self._most = max(self._most, _resident())
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.mib = max(self._most, _resident()) / 2**20 - self._base / 2**20
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

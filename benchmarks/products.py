@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.harness import Conditions, Row, alternate
-from benchmarks.memory import resident
+from benchmarks.harness import Conditions, PeakMemory, Row, alternate
 from tangrams.claims.c047_sparse_kernel_matvec import planted_clusters
 from tangrams.claims.c096_sparse_matrix_product import banded, graph, uniform
 from tangrams.kernels.gaussian_products import (
@@ -35,21 +32,9 @@ def rows(conditions: Conditions) -> list[Row]:
 
 def peak_mib(run: Callable[[], Any]) -> int:
     """MiB that the process grows by at most while something runs."""
-    base, peak, done = resident(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], resident())
-            time.sleep(0.002)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with PeakMemory() as memory:
         run()
-    finally:
-        done.set()
-        thread.join()
-    return max(0, round((peak[0] - base) / 2**20))
+    return round(memory.mib)
 
 
 def kernel_products(conditions: Conditions) -> list[Row]:

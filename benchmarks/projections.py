@@ -7,14 +7,12 @@ it takes, seconds and memory, is linear in them.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import torch
 from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 
-from benchmarks.harness import Conditions, Row
-from benchmarks.memory import resident
+from benchmarks.harness import Conditions, PeakMemory, Row
 from tangrams.operators import (
     CirculantSketch,
     CosineSketch,
@@ -34,20 +32,11 @@ FLOOR = 2.0
 
 def measured(run: Callable[[], object], timer: Callable[[], float]) -> tuple[float, float]:
     """Seconds, and the most MiB that were resident beyond the start."""
-    base, peak, done = resident(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], resident())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    start = timer()
-    run()
-    seconds = timer() - start
-    done.set()
-    thread.join()
-    return seconds, max(0.0, (peak[0] - base) / 2**20)
+    with PeakMemory() as memory:
+        start = timer()
+        run()
+        seconds = timer() - start
+    return seconds, memory.mib
 
 
 def streamed(sketch: Sketch, block: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.kernel_approximation import RBFSampler
 from torch import Tensor
 
-from benchmarks.harness import Conditions, Row, alternate
-from benchmarks.memory import resident
+from benchmarks.harness import Conditions, PeakMemory, Row, alternate
 from tangrams.features.random import (
     HadamardRotation,
     IIDCoupling,
@@ -99,18 +94,6 @@ def _error(make: Transform, m: int, x: Tensor, exact: Tensor, seeds: int = 4) ->
 
 def _peak(call: Callable[[], Any]) -> float:
     """MiB of this process beyond what it held before, at most during the call."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else the call reuses what others freed, and seems to need nothing
-    base, peak, done = resident(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], resident())
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    call()
-    done.set()
-    thread.join()
-    return max(0, peak[0] - base) / 2**20
+    with PeakMemory() as memory:
+        call()
+    return memory.mib
