@@ -28,11 +28,11 @@ class HasGram(Protocol):
 
     def gram(self, x: Any, y: Any | None = None) -> Tensor:
         """``K(x, y)``, with ``y = x`` when absent."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def diag(self, x: Any) -> Tensor:
         """``K(x_i, x_i)``."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
 
 def as_features(estimator: Any, X: Any, *, reset: bool = True) -> Tensor | FeatureMatrix:

@@ -27,19 +27,19 @@ class HasKernelGradient(Protocol):
 
     def __call__(self, x: Any) -> Tensor:
         """Rows of features, differentiable in ``x``."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def gram(self, x: Any, y: Any | None = None) -> Tensor:
         """``Φ(x) Φ(y)ᵀ``."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def matrix(self, x: Any) -> FeatureMatrix:
         """The lazy feature matrix."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def kernel_gradient(self, z: Tensor, x: Tensor) -> Tensor:
         """∂⟨φ(z), φ(x_i)⟩ / ∂z: ``(b, d, n)``."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
 
 def sensitivity(

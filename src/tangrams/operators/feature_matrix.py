@@ -102,7 +102,7 @@ class FeatureMatrix(OpaqueOperator):
         @property
         def mT(self) -> TransposedFeatureMatrix:
             """Φᵀ."""
-            ...
+            ...  # its type alone: LinearOperator's own property runs
 
     def _transpose_nonbatch(self) -> TransposedFeatureMatrix:
         return TransposedFeatureMatrix(rows=self.rows)
@@ -181,7 +181,7 @@ class TransposedFeatureMatrix(OpaqueOperator):
         @property
         def mT(self) -> FeatureMatrix:
             """Φ."""
-            ...
+            ...  # its type alone: LinearOperator's own property runs
 
     def _transpose_nonbatch(self) -> FeatureMatrix:
         return FeatureMatrix(rows=self.rows)

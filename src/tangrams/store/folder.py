@@ -23,27 +23,27 @@ class Folder(Protocol):
 
     def read(self, name: str, limit: int) -> bytes:
         """A file's bytes; ``FileNotFoundError`` if there is none."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def names(self) -> list[str]:
         """Every file, in alphabetical order; empty if the folder does not exist."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def write(self, name: str, data: bytes) -> None:
         """Make or replace a file, whole or not at all."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def extend(self, name: str, length: int, data: bytes) -> None:
         """Cut a file to ``length`` bytes and append."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def settle(self, names: list[str]) -> None:
         """Return when the directory entries of these files are on the disk."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def remove(self, name: str) -> None:
         """Delete a file."""
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
 
 def open_folder(url: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:

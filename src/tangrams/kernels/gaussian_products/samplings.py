@@ -24,7 +24,7 @@ class KeySampling(Protocol):
             tail: ``Σ K²`` of the pairs that are not in F, over the square of the error that is allowed.
             num_keys: m.
         """
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
     def weights(self, x: Float[Tensor, "m c"], num_samples: int, generator: torch.Generator) -> Weights:
         """One draw of w.
@@ -34,7 +34,7 @@ class KeySampling(Protocol):
             num_samples: draws, with replacement.
             generator: a generator on the CPU.
         """
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
 
 def _distinct(index: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ class NeighbourSearch(Protocol):
             radius: the largest distance.
             max_pairs: how many may be held; more shrink the radius.
         """
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
 
 class PairCollector:

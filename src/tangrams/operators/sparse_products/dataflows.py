@@ -48,7 +48,7 @@ class Dataflow(Protocol):
             a: the left factor.
             b: the right factor.
         """
-        ...
+        ...  # a protocol: whoever fits it writes the body
 
 
 class HashDataflow:
