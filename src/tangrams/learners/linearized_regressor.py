@@ -141,7 +141,7 @@ def flow_coefficients(
     n = len(K)
     ridge = delta * float(K.diagonal().mean())
     if math.isinf(time):
-        A = K + ridge * torch.eye(n, dtype=K.dtype)
+        A = K + ridge * torch.eye(n, dtype=K.dtype, device=K.device)
         L, info = torch.linalg.cholesky_ex(A)
         if int(info) == 0:
             alpha = torch.cholesky_solve(residual, L)

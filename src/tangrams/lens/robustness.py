@@ -164,7 +164,7 @@ def min_norm_fit(
     matrix = phi.matrix(x)
     if theta0 is not None:
         y = y - (matrix @ theta0.to(x)[:, None])[:, 0]
-    dual = flow_coefficients(K.cpu(), y[:, None].cpu(), 0.0, math.inf).to(x)
+    dual = flow_coefficients(K, y[:, None], 0.0, math.inf)
     residual = float((K @ dual - y[:, None]).norm() / y.norm().clamp_min(1e-300))
     if residual > rtol:
         rank = int(torch.linalg.matrix_rank(K, hermitian=True))

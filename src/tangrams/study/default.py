@@ -34,7 +34,7 @@ class SmallCNN(nn.Sequential):
 
     def __init__(self, *, channels: int = 1, side: int = 8, num_classes: int = 10, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch other devices too
             super().__init__(
                 nn.Conv2d(channels, 16, 3, padding=1),
                 nn.ReLU(),

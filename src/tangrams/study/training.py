@@ -42,7 +42,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch other devices too
         torch.set_num_threads(1)  # small steps are slower on two
         model.train()
         try:

@@ -91,5 +91,5 @@ def seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
         seed: of its draws.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch other devices too
         return factory().eval()

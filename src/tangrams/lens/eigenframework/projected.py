@@ -50,8 +50,8 @@ def projected_predictions(
     kept = spectrum.eigenvalues > _NULL * spectrum.eigenvalues[-1]
     root, U = spectrum.eigenvalues[kept].sqrt(), spectrum.eigenvectors[:, kept]
     most = max(ridges)
-    Z = torch.randn(len(root), most, generator=generator, dtype=torch.float64)
-    own = torch.randn(len(cross), most, generator=generator, dtype=torch.float64)
+    Z = torch.randn(len(root), most, generator=generator, dtype=torch.float64).to(root.device)
+    own = torch.randn(len(cross), most, generator=generator, dtype=torch.float64).to(root.device)
     at_new = (cross.to(torch.float64) @ U) / root
     left = (diagonal - at_new.square().sum(1)).clamp_min(0).sqrt()
     mixed, new = (U * root) @ Z, at_new @ Z + left[:, None] * own
@@ -59,6 +59,6 @@ def projected_predictions(
     found = {}
     for k, delta in ridges.items():
         F = mixed[:, :k] / math.sqrt(k)
-        weights = solve(F.mT @ F + delta * torch.eye(k, dtype=F.dtype), F.mT @ (targets - mean))
+        weights = solve(F.mT @ F + delta * torch.eye(k, dtype=F.dtype, device=F.device), F.mT @ (targets - mean))
         found[k] = mean + new[:, :k] @ weights / math.sqrt(k)
     return found

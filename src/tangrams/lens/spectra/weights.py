@@ -68,7 +68,7 @@ def fresh_spectrum(
     if not parametrized and _initialiser(module) is None:
         return None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch other devices too
         spectra = []
         for _ in range(draws):
             fresh = _drawn(shape) if parametrized else _reset(module, parameter)

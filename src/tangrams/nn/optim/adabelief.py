@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
+
+from tangrams.nn.optim.base import DenseOptimizer
 
 
-class AdaBelief(Optimizer):
+class AdaBelief(DenseOptimizer):
     r"""Adam with the variance of the gradient around its moving average in the place of its square.
 
     .. math::
@@ -54,38 +55,16 @@ class AdaBelief(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step.
-
-        Args:
-            closure: computes the loss anew; its value is returned.
-
-        Raises:
-            ValueError: for a sparse or complex gradient; nothing has moved then.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        moving = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for _, p in moving:
-            if p.grad.is_sparse or p.grad.is_complex():
-                raise ValueError(
-                    f"AdaBelief needs real dense gradients, got a {p.grad.layout} {p.grad.dtype} one for a parameter "
-                    f"of shape {tuple(p.shape)}: build the embedding with sparse=False"
-                )
-        for group, p in moving:
-            state = self.state[p]
-            if not state:
-                state["step"], state["mean"], state["variance"] = 0, torch.zeros_like(p), torch.zeros_like(p)
-            state["step"] += 1
-            (b1, b2), t = group["betas"], state["step"]
-            mean, variance = state["mean"], state["variance"]
-            mean.lerp_(p.grad, 1 - b1)
-            surprise = p.grad - mean
-            variance.mul_(b2).addcmul_(surprise, surprise, value=1 - b2).add_(group["eps_root"])
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            scale = (variance / (1 - b2**t)).sqrt_().add_(group["eps"])
-            p.addcdiv_(mean, scale, value=-group["lr"] / (1 - b1**t))
-        return loss
+    def _move(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        state = cast(dict[str, Any], self.state[p])
+        if not state:
+            state["step"], state["mean"], state["variance"] = 0, torch.zeros_like(p), torch.zeros_like(p)
+        state["step"] += 1
+        (b1, b2), t = group["betas"], state["step"]
+        mean, variance = state["mean"], state["variance"]
+        mean.lerp_(gradient, 1 - b1)
+        surprise = gradient - mean
+        variance.mul_(b2).addcmul_(surprise, surprise, value=1 - b2).add_(group["eps_root"])
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        scale = (variance / (1 - b2**t)).sqrt_().add_(group["eps"])
+        p.addcdiv_(mean, scale, value=-group["lr"] / (1 - b1**t))

@@ -1,4 +1,4 @@
-"""Gradient descent whose steps have a size of their own, whatever the size of the gradient."""
+"""What optimisers share: a step that moves all weights or none, and gradients whose size does not count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,40 @@ from torch.optim import Optimizer
 from tangrams.nn.parametrizations.errors import FanError
 
 
-class NormalizedSGD(Optimizer):
+class DenseOptimizer(Optimizer):
+    """An optimiser of real weights with dense gradients, one weight at a time; a member writes :meth:`_move`."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step.
+
+        Args:
+            closure: computes the loss anew; its value is returned.
+
+        Raises:
+            ValueError: for a sparse or complex gradient; nothing has moved then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        moving = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for _, p in moving:
+            if p.grad.is_sparse or p.grad.is_complex():
+                raise ValueError(
+                    f"{type(self).__name__} needs real dense gradients, got a {p.grad.layout} {p.grad.dtype} one for a "
+                    f"parameter of shape {tuple(p.shape)}: build the embedding with sparse=False"
+                )
+        for group, p in moving:
+            self._move(group, p, p.grad)
+        return loss
+
+    @abstractmethod
+    def _move(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        """Hook: change one weight by its gradient; its state is ``self.state[p]``."""
+
+
+class NormalizedSGD(DenseOptimizer):
     r"""Steps along the momentum, of a norm that the shape of the weight gives.
 
     .. math:: M ← μ M + ∇, \qquad W ← W - η\,t\,M / ‖M‖
@@ -64,33 +97,9 @@ class NormalizedSGD(Optimizer):
     def _norms(self, blocks: Tensor, state: dict[str, Any]) -> Tensor:
         """Hook: the norm of each block of ``(blocks, rows, columns)``; may keep something in the state."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step.
-
-        Args:
-            closure: computes the loss anew; its value is returned.
-
-        Raises:
-            ValueError: for a sparse or complex gradient; nothing has moved then.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        moving = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for _, p in moving:
-            if p.grad.is_sparse or p.grad.is_complex():
-                raise ValueError(
-                    f"{type(self).__name__} needs real dense gradients, got a {p.grad.layout} {p.grad.dtype} one for a "
-                    f"parameter of shape {tuple(p.shape)}: build the embedding with sparse=False"
-                )
-        for group, p in moving:
-            self._move(group, p, -p.grad if group["maximize"] else p.grad)
-        return loss
-
     def _move(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         state = cast(dict[str, Any], self.state[p])
+        gradient = -gradient if group["maximize"] else gradient
         if group["momentum"]:
             if "momentum_buffer" in state:
                 gradient = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
