@@ -100,11 +100,6 @@ def sine_bound(place: int, fan_in: int, omega: float) -> float:
     return 1 / fan_in if place == 0 else math.sqrt(6 / fan_in) / omega
 
 
-def variable_periodic(z: Tensor, omega: float) -> Tensor:
-    """``sin(ω (|z| + 1) z)``."""
-    return torch.sin(omega * (z.abs() + 1) * z)
-
-
 def check_positive(who: str, **values: float) -> None:
     """Refuse settings that are not positive.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tangrams.nn.coordinate.base import CoordinateNetwork, check_positive, sine_bound, variable_periodic
+from tangrams.nn.coordinate.base import CoordinateNetwork, check_positive, sine_bound
 
 
 class FINER(CoordinateNetwork):
@@ -41,13 +41,13 @@ class FINER(CoordinateNetwork):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(in_features, hidden_features, hidden_layers, out_features)
-        check_positive("FINER", omega=omega)
+        check_positive(type(self).__name__, omega=omega)
         self.omega, self.first_bias = omega, first_bias
         self.reset_parameters(generator)
 
     def activate(self, z: Tensor) -> Tensor:
         """``sin(ω (|z| + 1) z)``."""
-        return variable_periodic(z, self.omega)
+        return torch.sin(self.omega * (z.abs() + 1) * z)
 
     def weight_bound(self, place: int, fan_in: int) -> float:
         """Of the start, as of :class:`SIREN`."""
@@ -55,5 +55,6 @@ class FINER(CoordinateNetwork):
 
     def bias_bound(self, place: int, fan_in: int) -> float:
         """K in the first layer."""
-        first = place == 0 and self.first_bias is not None
-        return self.first_bias if first and self.first_bias is not None else super().bias_bound(place, fan_in)
+        if place == 0 and self.first_bias is not None:
+            return self.first_bias
+        return super().bias_bound(place, fan_in)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tangrams.nn.coordinate.base import CoordinateNetwork, check_positive, sine_bound, variable_periodic
+from tangrams.nn.coordinate.base import check_positive
+from tangrams.nn.coordinate.finer import FINER
 
 
-class GaussFINER(CoordinateNetwork):
+class GaussFINER(FINER):
     r"""The bell of :class:`Gauss` over the sine of :class:`FINER`.
 
     .. math:: \exp(-(s u)^2), \qquad u = \sin(ω (|z| + 1) z)
@@ -41,19 +42,11 @@ class GaussFINER(CoordinateNetwork):
         first_bias: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(in_features, hidden_features, hidden_layers, out_features)
-        check_positive("GaussFINER", omega=omega, scale=scale)
-        self.omega, self.scale, self.first_bias = omega, scale, first_bias
-        self.reset_parameters(generator)
+        sizes = in_features, hidden_features, hidden_layers, out_features
+        super().__init__(*sizes, omega=omega, first_bias=first_bias, generator=generator)
+        check_positive("GaussFINER", scale=scale)
+        self.scale = scale
 
     def activate(self, z: Tensor) -> Tensor:
         """The bell of the sine."""
-        return torch.exp(-((self.scale * variable_periodic(z, self.omega)) ** 2))
-
-    def weight_bound(self, place: int, fan_in: int) -> float:
-        """Of the start, as of :class:`SIREN`."""
-        return sine_bound(place, fan_in, self.omega)
-
-    def bias_bound(self, place: int, fan_in: int) -> float:
-        """K in the first layer."""
-        return self.first_bias if place == 0 else super().bias_bound(place, fan_in)
+        return torch.exp(-((self.scale * super().activate(z)) ** 2))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tangrams.nn.coordinate.base import CoordinateNetwork, check_positive, sine_bound, variable_periodic
+from tangrams.nn.coordinate.base import check_positive, sine_bound
+from tangrams.nn.coordinate.finer import FINER
 
 
-class WIREFINER(CoordinateNetwork):
+class WIREFINER(FINER):
     r"""The wavelet of :class:`WIRE` over the sine of :class:`FINER`.
 
     .. math:: \cos(ω_w u) \exp(-(s u)^2), \qquad u = \sin(ω (|z| + 1) z)
@@ -43,20 +44,16 @@ class WIREFINER(CoordinateNetwork):
         first_bias: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(in_features, hidden_features, hidden_layers, out_features)
-        check_positive("WIREFINER", omega=omega, wave=wave, scale=scale)
-        self.omega, self.wave, self.scale, self.first_bias = omega, wave, scale, first_bias
-        self.reset_parameters(generator)
+        check_positive("WIREFINER", wave=wave, scale=scale)
+        self.wave, self.scale = wave, scale  # the start, which is drawn below, needs the wave
+        sizes = in_features, hidden_features, hidden_layers, out_features
+        super().__init__(*sizes, omega=omega, first_bias=first_bias, generator=generator)
 
     def activate(self, z: Tensor) -> Tensor:
         """The wavelet of the sine."""
-        u = variable_periodic(z, self.omega)
+        u = super().activate(z)
         return torch.cos(self.wave * u) * torch.exp(-((self.scale * u) ** 2))
 
     def weight_bound(self, place: int, fan_in: int) -> float:
         """Of the start, as of :class:`SIREN` with both frequencies."""
         return sine_bound(place, fan_in, self.omega * self.wave)
-
-    def bias_bound(self, place: int, fan_in: int) -> float:
-        """K in the first layer."""
-        return self.first_bias if place == 0 else super().bias_bound(place, fan_in)

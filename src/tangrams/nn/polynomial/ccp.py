@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tangrams.nn.ntk_linear import NTKLinear
+from tangrams.nn.polynomial.base import PolynomialNetwork
 
 
-class CCP(nn.Module):
+class CCP(PolynomialNetwork):
     r"""A polynomial network with coupled factors, in NTK parametrisation [012].
 
     .. math:: z_1 = σ(U_1 x), \qquad z_n = σ(U_n x) ⊙ z_{n-1} + z_{n-1}, \qquad f(x) = C z_N + β
@@ -47,32 +48,12 @@ class CCP(nn.Module):
         b_std: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        check_degree("CCP", degree)
-        self.activation = activation
-        self.factors = nn.ModuleList(
-            NTKLinear(in_features, width, W_std, 0.0, generator=generator) for _ in range(degree)
-        )
+        super().__init__(in_features, width, degree, activation, W_std, generator)
         self.head = NTKLinear(width, out_features, 1.0, b_std, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The network."""
-        z = activate(self.activation, self.factors[0](x))
-        for factor in self.factors[1:]:
-            z = activate(self.activation, factor(x)) * z + z
-        return self.head(z)
-
-
-def check_degree(who: str, degree: int) -> None:
-    """Refuse a polynomial without a factor.
-
-    Raises:
-        ValueError: if ``degree < 1``.
-    """
-    if degree < 1:
-        raise ValueError(f"{who} needs degree ≥ 1, got {degree}")
-
-
-def activate(activation: Callable[[Tensor], Tensor] | None, h: Tensor) -> Tensor:
-    """``σ(h)``."""
-    return h if activation is None else activation(h)
+    def units(self, x: Tensor) -> Tensor:
+        """Each factor multiplies what there is and is added to it."""
+        z = self.factor(0, x)
+        for number in range(1, len(self.factors)):
+            z = self.factor(number, x) * z + z
+        return z

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from tangrams.nn.ntk_linear import NTKLinear
-from tangrams.nn.polynomial.ccp import activate, check_degree
+from tangrams.nn.polynomial.base import PolynomialNetwork
 
 
-class NCP(nn.Module):
+class NCP(PolynomialNetwork):
     r"""A polynomial network with nested factors, in NTK parametrisation [012].
 
     .. math:: z_1 = σ(A_1 x), \qquad z_n = σ(A_n x) ⊙ (S_n z_{n-1} + σ_b b_n), \qquad f(x) = C z_N + β
@@ -48,18 +48,13 @@ class NCP(nn.Module):
         b_std: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        check_degree("NCP", degree)
-        self.activation = activation
-        self.factors = nn.ModuleList(
-            NTKLinear(in_features, width, W_std, 0.0, generator=generator) for _ in range(degree)
-        )
+        super().__init__(in_features, width, degree, activation, W_std, generator)
         self.mixing = nn.ModuleList(NTKLinear(width, width, 1.0, b_std, generator=generator) for _ in range(degree - 1))
         self.head = NTKLinear(width, out_features, 1.0, b_std, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The network."""
-        z = activate(self.activation, self.factors[0](x))
-        for factor, mix in zip(self.factors[1:], self.mixing, strict=True):
-            z = activate(self.activation, factor(x)) * mix(z)
-        return self.head(z)
+    def units(self, x: Tensor) -> Tensor:
+        """Each factor multiplies a mixture of what there is."""
+        z = self.factor(0, x)
+        for number, mix in enumerate(self.mixing, 1):
+            z = self.factor(number, x) * mix(z)
+        return z
