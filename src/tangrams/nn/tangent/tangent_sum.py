@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 
 from tangrams.nn.tangent.errors import EmptyCompositionError
-from tangrams.nn.tangent.vector import TangentVector
+from tangrams.nn.tangent.vector import TangentVector, opened
 
 _FORMAT = "tangrams tangent composition 1"
 
@@ -128,28 +127,13 @@ class TangentSum:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TangentSum:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is something else.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no composition at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"{path} is no composition of tangent vectors: write one by `tangrams compose`")
-                about = json.loads(metadata["about"])
-                found = cls(about["total"])
-                for i, (name, amount) in enumerate(zip(about["names"], about["amounts"], strict=True)):
-                    tensors = {key: file.get_tensor(f"{i}/{key}") for key in about["keys"]}
-                    found.add(name, TangentVector(tensors, metadata["fingerprint"]), amount)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no composition of tangent vectors: {error}") from error
+        """Read what :meth:`save` wrote; ``FileNotFoundError`` and ``ValueError`` where there is nothing like it."""
+        with opened(path, _FORMAT, "composition of tangent vectors", "`tangrams compose`") as (file, metadata):
+            about = json.loads(metadata["about"])
+            found = cls(about["total"])
+            for i, (name, amount) in enumerate(zip(about["names"], about["amounts"], strict=True)):
+                tensors = {key: file.get_tensor(f"{i}/{key}") for key in about["keys"]}
+                found.add(name, TangentVector(tensors, metadata["fingerprint"]), amount)
         return found
 
     def _require(self, name: str) -> None:

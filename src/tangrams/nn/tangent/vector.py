@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -136,25 +138,41 @@ class TangentVector(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TangentVector:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is something else.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no tangent vector at {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"{path} is no tangent vector: write one by TangentVector.save")
-                tensors = {name: file.get_tensor(name) for name in json.loads(metadata["names"])}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no tangent vector: {error}") from error
+        """Read what :meth:`save` wrote; ``FileNotFoundError`` and ``ValueError`` where there is nothing like it."""
+        with opened(path, _FORMAT, "tangent vector", "TangentVector.save") as (file, metadata):
+            tensors = {name: file.get_tensor(name) for name in json.loads(metadata["names"])}
         return cls(tensors, metadata["fingerprint"])
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> TangentVector:
         return TangentVector({name: change(name, t) for name, t in self.items()}, self.fingerprint)
+
+
+@contextmanager
+def opened(path: str | PathLike[str], kind: str, name: str, writer: str) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A ``.safetensors`` file of one of our formats.
+
+    Args:
+        path: of the file.
+        kind: the format that its metadata must state.
+        name: what is expected, in words.
+        writer: what writes such files.
+
+    Yields:
+        The file and its metadata.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {name} at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != kind:
+                raise ValueError(f"{path} is no {name}: write one by {writer}")
+            yield file, metadata
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no {name}: {error}") from error
