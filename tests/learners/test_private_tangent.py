@@ -29,7 +29,7 @@ from tangrams.testing.conformance import Case
 from tangrams.testing.suites.estimator import estimator_conformance
 
 TRAINED = {"check_stored_rows_are_never_held_whole": "columns that are repeated meet other random weights"}
-QUIET = {"noise_multiplier": 0.01, "steps": 12, "max_grad_norm": 10.0, "learning_rate": 0.3}
+QUIET = {"noise_multiplier": 0.01, "steps": 12, "max_grad_norm": 10.0, "learning_rate": 0.3, "random_state": 0}
 
 TestPrivateTangent = estimator_conformance(
     Case(lambda: PrivateTangentClassifier(**QUIET), excuses=TRAINED),
@@ -82,7 +82,7 @@ def test_clipping_leaves_short_and_zero_gradients():
 
 def test_without_clipping_and_noise_it_is_plain_gradient_descent():
     X, y = blobs()
-    options = {"noise_multiplier": 0.0, "max_grad_norm": math.inf, "learning_rate": 0.05, "steps": 7}
+    options = {"noise_multiplier": 0.0, "max_grad_norm": math.inf, "learning_rate": 0.05, "steps": 7, "random_state": 0}
     model = PrivateTangentClassifier(net(), weight_decay=0.01, **options).fit(X, y)
     assert model.epsilon_ == math.inf
     lin = PrivateTangentClassifier(net(), **{**options, "steps": 1}).fit(X, y).linearized_
@@ -99,7 +99,7 @@ def test_without_clipping_and_noise_it_is_plain_gradient_descent():
 
 def test_the_answer_is_the_mean_over_the_last_steps():
     X, y = blobs()
-    options = {"noise_multiplier": 0.5, "learning_rate": 0.1}
+    options = {"noise_multiplier": 0.5, "learning_rate": 0.1, "random_state": 0}
     one, two, both = (
         PrivateTangentClassifier(net(), steps=steps, averaged=averaged, **options).fit(X, y).tangent_
         for steps, averaged in ((4, 1), (5, 1), (5, 2))
@@ -110,7 +110,7 @@ def test_the_answer_is_the_mean_over_the_last_steps():
 def test_the_noise_has_its_standard_deviation():
     X, y = blobs()
     options = {"max_grad_norm": 0.3, "learning_rate": 1.0, "steps": 1}
-    still = PrivateTangentClassifier(net(), noise_multiplier=0.0, **options).fit(X, y).tangent_.flat()
+    still = PrivateTangentClassifier(net(), noise_multiplier=0.0, random_state=0, **options).fit(X, y).tangent_.flat()
     draws = []
     for seed in range(8):
         model = PrivateTangentClassifier(net(), noise_multiplier=2.0, random_state=seed, **options).fit(X, y)
@@ -124,6 +124,12 @@ def test_the_noise_has_its_standard_deviation():
     z = (noise.square().mean() - expected) / (expected * math.sqrt(2 / noise.numel()))
     assert abs(float(z)) < 4
     assert abs(float(noise.mean() / math.sqrt(expected / noise.numel()))) < 4
+
+
+def test_noise_is_fresh_unless_a_number_fixes_it():
+    X, y = blobs()
+    fits = [PrivateTangentClassifier(net(), noise_multiplier=1.0, steps=2).fit(X, y).tangent_.flat() for _ in range(2)]
+    assert not torch.allclose(*fits)
 
 
 def test_projection_keeps_the_direction_in_its_ball():

@@ -52,7 +52,8 @@ class PrivateTangentClassifier(TangentClassifier):
         averaged: the answer is the mean over so many last steps, which costs no privacy and, as the problem is convex,
             takes noise away.
         batch_size: the expected number of samples of a step; None for all.
-        random_state: fixes the head, and the noise, which has to remain secret; None for fresh randomness.
+        random_state: None for fresh randomness. A number fixes the head and the noise: whoever knows it can take the
+            noise away again, so it is for experiments, or a secret.
 
     Attributes:
         classes_: the labels, sorted.
@@ -87,7 +88,7 @@ class PrivateTangentClassifier(TangentClassifier):
         steps: int = 100,
         averaged: int = 1,
         batch_size: int | None = None,
-        random_state: int | None = 0,
+        random_state: int | None = None,
     ) -> None:
         self.backbone = backbone
         self.trainable = trainable
