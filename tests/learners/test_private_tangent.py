@@ -21,7 +21,7 @@ from tangrams.learners import (
     SubsampledAccountant,
     TAFTClassifier,
 )
-from tangrams.learners.private_tangent import clipped_gradient, clipping, gradient_norms, gradients_along
+from tangrams.learners.private_tangent import _Draws, clipped_gradient, clipping, gradient_norms, gradients_along
 from tangrams.nn.losses import rescaled_square_loss
 from tangrams.nn.tangent import linearize
 from tangrams.nn.transformer import CosineAttention, VisionTransformer
@@ -132,6 +132,26 @@ def test_noise_is_fresh_unless_a_number_fixes_it():
     assert not torch.allclose(*fits)
 
 
+def test_private_shards_share_their_base_point_and_not_their_noise():
+    X, y = blobs()
+    X, y = torch.cat([X, X]), np.concatenate([y, y])
+    estimator = PrivateTangentClassifier(net(), noise_multiplier=1.0, steps=1)
+    model = ShardedTangentClassifier(estimator)
+    for half in (slice(0, 40), slice(40, 80)):  # the same samples: the noise alone can differ
+        model.partial_fit(X[half], y[half], classes=range(3))
+    one, two = model.composition_.components.values()
+    apart = (one - two).flat()
+    expected = 2 * (0.1 / 40) ** 2
+    assert apart.numel() > 60
+    assert 0.2 < float(apart.square().mean()) / expected < 3  # of a χ² that wide: less than one in 10¹⁰
+
+
+def test_fresh_coins_fall_with_their_probability():
+    counts = torch.tensor([len(_Draws(None).coins(1000, 0.2)) for _ in range(50)], dtype=torch.float64)
+    assert abs(float(counts.sum()) - 10_000) < 5 * math.sqrt(50_000 * 0.2 * 0.8)
+    assert len(counts.unique()) > 1
+
+
 def test_projection_keeps_the_direction_in_its_ball():
     X, y = blobs()
     model = PrivateTangentClassifier(net(), noise_multiplier=1.0, radius=0.2, steps=5, learning_rate=5.0).fit(X, y)
@@ -194,6 +214,8 @@ def test_accounting_of_batches_is_that_of_dp_accounting(sigma, rate, steps, delt
         ({"noise_multiplier": -1.0}, "noise_multiplier"),
         ({"noise_multiplier": 1.0, "steps": 0}, "steps"),
         ({"noise_multiplier": 1.0, "max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"noise_multiplier": 1.0, "delta": 1.5}, "delta"),
+        ({"noise_multiplier": 1.0, "delta": 0.0}, "delta"),
         ({"epsilon": -1.0}, "ε > 0"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, no_type_check
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,8 +53,9 @@ class PrivateTangentClassifier(TangentClassifier):
         averaged: the answer is the mean over so many last steps, which costs no privacy and, as the problem is convex,
             takes noise away.
         batch_size: the expected number of samples of a step; None for all.
-        random_state: None for fresh randomness. A number fixes the head and the noise: whoever knows it can take the
-            noise away again, so it is for experiments, or a secret.
+        random_state: None for fresh noise, and the head of number 0, so that what was trained apart can be composed. A
+            number fixes the head and the noise: whoever knows it, or has two components of the same one, can take the
+            noise away again, so it is for experiments.
 
     Attributes:
         classes_: the labels, sorted.
@@ -68,6 +70,7 @@ class PrivateTangentClassifier(TangentClassifier):
     Raises:
         ValueError: from ``fit``, unless one of ``epsilon`` and ``noise_multiplier`` is given, or for numbers out of
             range.
+        ImportError: from ``fit``, for batches without opacus.
     """
 
     @no_type_check  # scikit-learn: a constructor takes anything, fit judges it
@@ -114,17 +117,14 @@ class PrivateTangentClassifier(TangentClassifier):
         n = num_samples(x)
         rate = 1.0 if self.batch_size is None else min(1.0, self.batch_size / n)
         self.noise_multiplier_, self.epsilon_ = self._budget(rate)
-        generator = torch.Generator()
-        if self.random_state is None:
-            generator.seed()
-        else:
-            generator.manual_seed(int(self.random_state))
+        generator = torch.Generator().manual_seed(int(self.random_state or 0))
         self.linearized_ = self._linearize(x, generator)
+        draws = _Draws(None if self.random_state is None else generator)
         phi = gradients_along(self.linearized_)
         last = TangentSum()
         for step in range(self.steps):
-            drawn = torch.arange(n) if rate == 1 else (torch.rand(n, generator=generator) < rate).nonzero().squeeze(1)
-            self._step(phi, x, torch.from_numpy(index), drawn, rate * n, generator)
+            drawn = torch.arange(n) if rate == 1 else draws.coins(n, rate)
+            self._step(phi, x, torch.from_numpy(index), drawn, rate * n, draws)
             if step >= self.steps - self.averaged:
                 last.add(str(step), self.linearized_.vector())
         self.tangent_ = last.vector()
@@ -138,7 +138,7 @@ class PrivateTangentClassifier(TangentClassifier):
         labels: Tensor,
         drawn: Tensor,
         expected: float,
-        generator: torch.Generator,
+        draws: _Draws,
     ) -> None:
         tangents = list(self.linearized_.parameters())
         total = [torch.zeros_like(t) for t in tangents]
@@ -150,8 +150,7 @@ class PrivateTangentClassifier(TangentClassifier):
         with torch.no_grad():
             for t, g in zip(tangents, total, strict=True):
                 if self.noise_multiplier_:
-                    z = torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device)
-                    g = g + self.max_grad_norm * self.noise_multiplier_ * z
+                    g = g + self.max_grad_norm * self.noise_multiplier_ * draws.normal(t)
                 t -= self.learning_rate * (g / expected + 2 * self.weight_decay * t)
             if self.radius is not None:
                 norm = torch.stack([t.square().sum() for t in tangents]).sum().sqrt()
@@ -178,6 +177,35 @@ class PrivateTangentClassifier(TangentClassifier):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{who} needs {name} > 0, got {value}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"{who} needs 0 < delta < 1, got {self.delta}")
+
+
+class _Draws:
+    """Noise and coins.
+
+    Torch's generator keeps 32 bits of its seed, few enough to try them all; NumPy's, by which fresh draws are made,
+    starts from 128 of the system's.
+
+    Args:
+        generator: what fixes them; None for fresh ones.
+    """
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self._generator = generator
+        self._fresh = np.random.default_rng()
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal, in the shape, precision and place of a tensor."""
+        if self._generator is None:
+            return torch.as_tensor(self._fresh.standard_normal(tuple(like.shape))).to(like)
+        return torch.randn(like.shape, generator=self._generator, dtype=like.dtype).to(like.device)
+
+    def coins(self, n: int, rate: float) -> Tensor:
+        """Which of n samples are drawn, each with probability ``rate``."""
+        if self._generator is None:
+            return torch.from_numpy(np.flatnonzero(self._fresh.random(n) < rate))
+        return (torch.rand(n, generator=self._generator) < rate).nonzero().squeeze(1)
 
 
 def clipped_gradient(
