@@ -311,6 +311,16 @@ def test_shards_are_a_partition_of_nearly_equal_parts():
         data_shards(2, 3)
 
 
+@pytest.mark.parametrize("solved", [True, False])
+def test_a_mask_is_no_list_of_positions(solved):
+    X, y = blobs()
+    single = TangentRidgeClassifier(backbone())
+    model = (single if solved else ShardedTangentClassifier(single)).fit(X, y)
+    forget = model.forget if solved else model.forget_samples
+    with pytest.raises(ValueError, match="by their positions, got bool"):
+        forget(np.arange(len(y)) == 7)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -17,7 +17,7 @@ from tangrams.data.streams import data_shards
 from tangrams.learners.base import as_features, as_samples, as_targets, num_samples
 from tangrams.learners.tangent_classifier import TangentClassifier
 from tangrams.learners.tangent_composition import TangentComposition
-from tangrams.learners.tangent_ridge import TangentRidgeClassifier
+from tangrams.learners.tangent_ridge import TangentRidgeClassifier, positions_of
 from tangrams.nn.tangent import TangentVector
 from tangrams.operators import FeatureMatrix
 
@@ -115,10 +115,10 @@ class ShardedTangentClassifier(ClassifierMixin, BaseEstimator):
             index: which.
 
         Raises:
-            ValueError: if one was never there, or is forgotten already.
+            ValueError: if one was never there, is forgotten already, or is no position.
         """
         check_is_fitted(self, "composition_")
-        gone = np.unique(np.asarray(index).reshape(-1))
+        gone = positions_of(self, index)
         there = np.concatenate([shard.ids for shard in self._shards.values()]) if self._shards else gone[:0]
         unknown = np.setdiff1d(gone, there)
         if len(unknown):

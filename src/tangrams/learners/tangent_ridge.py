@@ -89,11 +89,11 @@ class TangentRidgeClassifier(TangentClassifier):
             index: which of the samples that are left.
 
         Raises:
-            ValueError: if one is not there, or none would be left.
+            ValueError: if one is not there, none would be left, or they are no positions.
         """
         check_is_fitted(self, "tangent_")
         n, C = self._residual.shape
-        gone = torch.as_tensor(np.asarray(index), dtype=torch.int64).reshape(-1)
+        gone = torch.from_numpy(positions_of(self, index))
         if gone.numel() and not 0 <= int(gone.min()) <= int(gone.max()) < n:
             raise ValueError(f"{type(self).__name__} has {n} samples left, got the index {gone.tolist()[:5]}")
         keep = torch.ones(n, dtype=torch.bool)
@@ -114,3 +114,21 @@ class TangentRidgeClassifier(TangentClassifier):
         flat = (features.mT @ dual[:, None].to(features.dtype)).squeeze(1)
         self.tangent_ = self.linearized_.vector().with_flat(flat)
         self.linearized_.set_vector(self.tangent_)
+
+
+def positions_of(who: Any, index: Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
+    """Positions of samples as integers, each once, sorted; a mask would be read as the samples 0 and 1.
+
+    Args:
+        who: names the estimator.
+        index: what it was given.
+
+    Raises:
+        ValueError: if they are no integers.
+    """
+    found = np.asarray(index.cpu() if isinstance(index, Tensor) else index).reshape(-1)
+    if found.size and found.dtype.kind not in "iu":
+        raise ValueError(
+            f"{type(who).__name__} forgets samples by their positions, got {found.dtype}: pass np.flatnonzero of a mask"
+        )
+    return np.unique(found).astype(np.int64)
