@@ -55,9 +55,10 @@ class ACSHyperRandomFeatures(TransformerMixin, BaseEstimator):
         moment.diagonal().add_(1)
         self._factor = jittered_cholesky(moment)
         self.theta_ = normal_draws(self._factor, self.num_features, self.random_state).cpu().numpy()
-        sizes = [len(rows) for rows in as_rows(X)]
-        pieces = zip(as_rows(X), targets.split(sizes), strict=True)
-        correlation = torch.stack([rows.mT @ values for rows, values in pieces]).sum(0)
+        correlation, seen = targets.new_zeros(len(moment)), 0
+        for rows in as_rows(X):
+            correlation += rows.mT @ targets[seen : seen + len(rows)]
+            seen += len(rows)
         explained = leverages(self._factor, correlation[None])[0]  # μᵀ Σ⁻¹ μ
         a, b = 1 + 0.5 * len(targets), 1 + 0.5 * float(targets.square().sum() - explained)
         self.noise_variance_ = b / a

@@ -35,6 +35,7 @@ class ACSRandomFeatures(TransformerMixin, BaseEstimator):
 
     Attributes:
         theta_: the draws, ``(d, p)``.
+        noise_: σ.
 
     Shape:
         ``(n, d)`` → ``(n, p)``, float64.
@@ -52,11 +53,11 @@ class ACSRandomFeatures(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> ACSRandomFeatures:
         """Condition on the labelled samples ``X``; ``y`` is ignored."""
         X = as_features(self, X)
-        noise = checked_noise(self, self.noise)
+        self.noise_ = checked_noise(self, self.noise)
         moment = second_moment(X)
-        moment.diagonal().add_(noise**2)
+        moment.diagonal().add_(self.noise_**2)
         self._factor = jittered_cholesky(moment)
-        self.theta_ = (noise * normal_draws(self._factor, self.num_features, self.random_state)).cpu().numpy()
+        self.theta_ = (self.noise_ * normal_draws(self._factor, self.num_features, self.random_state)).cpu().numpy()
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -69,7 +70,7 @@ class ACSRandomFeatures(TransformerMixin, BaseEstimator):
         theta = torch.from_numpy(self.theta_).to(self._factor.device)
         for rows in as_rows(X):
             ratio = leverages(self._factor, rows)[:, None]  # s / σ²
-            signal = (rows @ theta).square() / (2 * self.noise**2)
+            signal = (rows @ theta).square() / (2 * self.noise_**2)
             yield (0.5 * torch.log1p(ratio) - signal - 0.5 * ratio) / theta.shape[1] ** 0.5
 
 
