@@ -61,6 +61,20 @@ def test_a_table_is_written_and_wide_features_are_sketched(stores, tmp_path):
     np.testing.assert_allclose([float(row["score"]) for row in rows], selector.scores_, rtol=1e-4)
 
 
+def test_the_largest_variance_is_what_the_labelled_samples_leave(stores):
+    folder, pool, train = stores
+    given = ["select", "--store", str(folder / "pool.zarr"), "--batch", "6", "--method", "maxdiag"]
+    result = run(app, [*given, "--labelled", str(folder / "train.zarr")])
+    assert result.exit_code == 0, result.output
+    scale = train.double().square().sum(1).mean()
+    Phi, Psi = pool.double() / scale.sqrt(), train.double() / scale.sqrt()
+    K, cross = Psi @ Psi.mT + 0.1**2 * torch.eye(len(Psi)), Phi @ Psi.mT
+    variance = Phi.square().sum(1) - (cross * torch.linalg.solve(K, cross.mT).mT).sum(1)
+    expected = variance.argsort(descending=True)[:6].tolist()
+    assert result.output.split("\n")[:-1] == [f"sample {i}" for i in expected]
+    assert run(app, given).output != result.output
+
+
 @pytest.mark.parametrize(
     ("store", "options", "says"),
     [

@@ -9,7 +9,8 @@ from tangrams.learners.selection.points import Points
 class MaxDiagonal(BatchSelector):
     """Takes the samples with the largest kernel diagonal: on a posterior kernel those of largest variance [007].
 
-    BALD for a Gaussian process; nothing keeps the batch from repeating itself.
+    BALD for a Gaussian process; nothing keeps the batch from repeating itself. ``labelled`` changes nothing: what is
+    known counts through the features (:class:`~tangrams.learners.selection.PosteriorFeatures`) or the kernel.
 
     Args:
         batch_size: how many samples to choose.

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from tangrams.learners.selection.base import BatchSelector
+from tangrams.learners.selection.max_diagonal import MaxDiagonal
+from tangrams.learners.selection.posterior import PosteriorFeatures
 from tangrams.learners.selection.unit_diagonal import UnitDiagonal
 from tangrams.operators import CountSketch, FeatureMatrix
 from tangrams.store import FeatureStore
@@ -36,6 +38,7 @@ def select_stored(
 
     Features are read once, brought to ``sketch`` numbers where there are more, and scaled to a mean squared norm of
     one over the labelled samples (over the pool without them), so that a selector's noise means the same for all.
+    :class:`MaxDiagonal`, which cannot see labelled samples by itself, goes by the variance that they leave.
 
     Args:
         selector: chooses; fitted in place.
@@ -58,6 +61,9 @@ def select_stored(
     rows = [_narrow(store, sketch, seed) for store in stores]
     scale = UnitDiagonal().fit(rows[-1])
     features = [scale.transform(part) for part in rows]
+    if labelled is not None and isinstance(selector, MaxDiagonal):
+        posterior = PosteriorFeatures().fit(features[1])
+        features = [posterior.transform(part) for part in features]
     selector.fit(features[0], labelled=features[1] if labelled is not None else None)
     names, indices = stores[0].ids, selector.indices_.tolist()
     ids = [str(int(name) if isinstance(name, torch.Tensor) else name) for name in (names[i] for i in indices)]
