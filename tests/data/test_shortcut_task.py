@@ -155,3 +155,6 @@ def test_objects_that_do_not_fit_or_are_nested_are_refused():
         TwoObjectImages(ShortcutTask(0.8, alpha_s=20.0))
     with pytest.raises(ValueError, match="nesting"):
         TwoObjectImages(ShortcutTask(0.8, eta_s=1))
+    small = TwoObjectImages(ShortcutTask(0.8, alpha_s=0.1, alpha_c=0.1), side=32)
+    with pytest.raises(ValueError, match="hardly fit"):
+        small.render(torch.zeros(5, 2, dtype=torch.float64), seed=0, base=True)

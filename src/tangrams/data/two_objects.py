@@ -73,7 +73,8 @@ class TwoObjectImages:
         Args:
             latents: brightness of circle and square.
             seed: fixes the positions.
-            base: with the footprints of amplification one, as the probes are drawn.
+            base: with the footprints of amplification one, as the probes are drawn. Where two objects that
+                do not overlap hardly find room, a ``ValueError``.
         """
         radius, half = self.radius, self.half
         if base:
@@ -104,4 +105,6 @@ class TwoObjectImages:
                 found[which, missing] = margin + uniform * (self.side - 2 * margin)
             gap = ((found[0, missing] - found[1, missing]).abs() - half).clamp_min(0).norm(dim=1)
             missing = missing[gap <= radius]
+        if len(missing):
+            raise ValueError(f"TwoObjectImages: both objects hardly fit on {self.side} pixels: widen the canvas")
         return found[0], found[1]
