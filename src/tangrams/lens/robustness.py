@@ -235,20 +235,19 @@ def sensitivity_parts(fit: MinNormFit, z: Float[Tensor, "b d"]) -> tuple[Sensiti
         raise ValueError("sensitivity_parts needs a fit from θ₀ = 0: the gradient of another start is not in the span")
     z = z.detach().to(fit.inputs)
     interactions = fit.phi.kernel_gradient(z, fit.inputs)
+    sizes = z.norm(dim=1)
+    slopes = (interactions @ fit.dual).norm(dim=1)
+    norms = _operator_norms(interactions)
+    centred = _operator_norms(interactions - interactions.mean(2, keepdim=True))
+    inverse_gram, targets = fit.inverse_norm, float(fit.targets.norm())
+    columns = (column.tolist() for column in (sizes * slopes, sizes, norms, centred))
     return tuple(
-        SensitivityParts(
-            sensitivity=float(sample.norm()) * float((interaction @ fit.dual).norm()),
-            size=float(sample.norm()),
-            interaction=_operator_norm(interaction),
-            centred_interaction=_operator_norm(interaction - interaction.mean(1, keepdim=True)),
-            inverse_gram=fit.inverse_norm,
-            targets=float(fit.targets.norm()),
-        )
-        for sample, interaction in zip(z, interactions, strict=True)
+        SensitivityParts(S, size, norm, around_mean, inverse_gram, targets)
+        for S, size, norm, around_mean in zip(*columns, strict=True)
     )
 
 
-def _operator_norm(A: Float[Tensor, "a b"]) -> float:
-    """The largest singular value, from the smaller of A Aᵀ and Aᵀ A."""
-    square = A @ A.mT if A.shape[0] <= A.shape[1] else A.mT @ A
-    return math.sqrt(max(float(torch.linalg.eigvalsh(square)[-1]), 0.0))
+def _operator_norms(A: Float[Tensor, "b r c"]) -> Float[Tensor, "b"]:
+    """The largest singular values, from the smaller of A Aᵀ and Aᵀ A."""
+    square = A @ A.mT if A.shape[1] <= A.shape[2] else A.mT @ A
+    return torch.linalg.eigvalsh(square)[:, -1].clamp_min(0).sqrt()
