@@ -70,6 +70,13 @@ def test_rows_without_a_near_key_are_computed_whole():
     assert torch.isfinite(found).all()
 
 
+def test_rows_whose_near_keys_all_underflow_are_computed_whole():
+    q, v = 30 * normal(400, 4).float(), normal(400, 2, seed=5).float()
+    q[:200] *= 0.01  # of weight exp(−‖k‖²/4) beside the others
+    found = sparse_gaussian_attention(q, q, v, scale=0.5)
+    assert (found[:200] - by_softmax(q[:200], q, v, 0.5)).abs().max() < 1e-5
+
+
 def test_gradients_of_exact_pairs_are_those_of_softmax():
     leaves = [t.requires_grad_() for t in (normal(5, 3), normal(6, 3, seed=1), normal(6, 2, seed=2))]
     assert torch.autograd.gradcheck(lambda q, k, v: sparse_gaussian_attention(q, k, v, tau=0.0), leaves)

@@ -60,8 +60,8 @@ def sparse_gaussian_attention(
     The kernel is applied to :math:`e^{b - \max b} [v, 1]`, whose entries may have any sign, and the columns are divided
     by the last. For keys of similar norms, as normalised heads have them: where the norms differ by much, so do the
     rows of x by orders, and the additive error ``ε ‖x‖`` drowns the rows that live on small ones. Rows without a near
-    key are computed whole, and no denominator falls below what the near keys alone give. Differentiable: pairs and
-    samples are constants to autograd. Not causal; no masks.
+    key of any weight are computed whole, and no denominator falls below what the near keys alone give. Differentiable:
+    pairs and samples are constants to autograd. Not causal; no masks.
 
     Args:
         q: queries.
@@ -87,9 +87,8 @@ def sparse_gaussian_attention(
             answers.append(_whole(queries, keys, values, scale))
             continue
         weights = torch.exp(log_right - log_right.amax())
-        y = _sampled(operator, queries, keys, torch.cat([values, torch.ones_like(values[:, :1])], 1) * weights[:, None])
-        alone = torch.ones(len(queries), dtype=torch.bool, device=q.device)
-        alone = alone.index_fill(0, operator.near_pairs.row, False).nonzero()[:, 0]
+        x = torch.cat([values, torch.ones_like(values[:, :1])], 1) * weights[:, None]
+        y, alone = _sampled(operator, queries, keys, x)
         answers.append(y.index_copy(0, alone, _whole(queries[alone], keys, values, scale)))
     return torch.stack(answers).reshape(*q.shape[:-2], *answers[0].shape)
 
@@ -99,13 +98,14 @@ def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
 
 
-def _sampled(operator: SparseGaussianKernelOperator, q: Tensor, k: Tensor, x: Tensor) -> Tensor:
-    """The product of one head, differentiable in q and k, divided by its last column."""
+def _sampled(operator: SparseGaussianKernelOperator, q: Tensor, k: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The product of one head, differentiable in q and k, divided by its last column; and the rows where it is void."""
     pairs = operator.near_pairs
     index, weights = pairs.col[:0], x[:0]
     if operator.num_samples:
         index, weights = operator.sampling.weights(x, operator.num_samples, block_generator(operator.seed, 0))
     y = sparse_gaussian_product(q, k, x, operator.sigma, pairs.row, pairs.col, index, weights)
     found = near_product(q, k, x[:, -1:], operator.sigma, pairs.row, pairs.col)
-    # Rows without pairs have no lower bound; they are computed whole by the caller.
-    return y[:, :-1] / torch.where(found > 0, torch.maximum(y[:, -1:], found), 1.0)
+    # Rows without pairs, or whose keys all underflow, have no lower bound; they are computed whole by the caller.
+    bounded = found >= torch.finfo(found.dtype).tiny
+    return y[:, :-1] / torch.where(bounded, torch.maximum(y[:, -1:], found), 1.0), (~bounded[:, 0]).nonzero()[:, 0]
