@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jvp
+from torch.nn import functional as F
 
 from tangrams.nn.tangent import BasePointMismatchError, LinearizedModule, linearize
 from tangrams.testing.conformance import Case, conformance, normal
@@ -219,3 +220,67 @@ def test_convolutions_behind_a_layer_whose_weights_move(layer):
     torch.testing.assert_close(lin(samples()), by_func(lin, samples()), rtol=1e-10, atol=1e-10)
     one = samples()[0]
     torch.testing.assert_close(lin(one), by_func(lin, one), rtol=1e-10, atol=1e-10)
+
+
+class Masked(nn.Module):
+    """Attention to earlier tokens alone, of which the first has none."""
+
+    def __init__(self, additive: bool) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(4, 12)
+        self.seen = torch.ones(3, 3, dtype=torch.bool).tril(-1)
+        if additive:
+            self.seen = torch.zeros(3, 3, dtype=torch.float64).masked_fill(~self.seen, -torch.inf)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.seen)
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_a_query_that_sees_no_key_gets_zero_as_in_the_network(additive):
+    model = Masked(additive).double()
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    lin = moved(linearize(model))
+    value, tangent = lin.dual(x)
+    torch.testing.assert_close(value, model(x), rtol=1e-10, atol=1e-10)
+    assert not tangent[:, 0].any()
+    # Rows that see something do not depend on the one that does not: let it see itself, where torch has a derivative.
+    open_mask = model.seen.clone()
+    open_mask[0, 0] = 0.0 if additive else True
+    blind, model.seen = model.seen, open_mask
+    expected = by_func(lin, x)
+    model.seen = blind
+    torch.testing.assert_close((value + tangent)[:, 1:], expected[:, 1:], rtol=1e-10, atol=1e-10)
+    lin(x).square().sum().backward()
+    assert all(bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in lin.parameters())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda y: y.div(2, rounding_mode=None) + y.div(other=3),
+        lambda y: y + torch.arange(4).div(2, rounding_mode="floor"),
+        lambda y: torch.matmul(y, other=y.mT),
+        lambda y: torch.softmax(y, -1, torch.float64),
+        lambda y: y.softmax(-1, torch.float64),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_functions_with_rules_take_every_argument_that_torch_takes(call, dtype):
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return call(self.layer(x))
+
+    lin = linearize(Calls().to(dtype))
+    with torch.no_grad():
+        for tangent in lin.parameters():
+            tangent.fill_(0.5)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(5)).to(dtype)
+    found = lin(x)
+    assert found.dtype == lin.base(x).dtype
+    torch.testing.assert_close(found, by_func(lin, x))

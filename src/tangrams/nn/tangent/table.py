@@ -61,21 +61,23 @@ def _convolution(function: Callable[..., Tensor]) -> Callable[..., Dual]:
     return apply
 
 
-def _product(a: Any, b: Any) -> Dual:
-    left, right = _moving(read(a), read(b))
+def _product(input: Any, other: Any) -> Dual:
+    left, right = _moving(read(input), read(other))
     if left.value.dtype != right.value.dtype:
         raise Pass
     return rules.product(left, right)
 
 
-def _reflected_product(b: Any, a: Any) -> Dual:
-    return _product(a, b)
+def _reflected_product(other: Any, input: Any) -> Dual:
+    return _product(input, other)
 
 
-def _quotient(x: Any, divisor: Any) -> Dual:
-    if not isinstance(divisor, int | float) or not isinstance(x, Tensor) or not x.is_floating_point():
+def _quotient(input: Any, other: Any, *, rounding_mode: str | None = None) -> Dual:
+    if rounding_mode is not None or not isinstance(other, int | float):
         raise Pass
-    return rules.quotient(*_moving(read(x)), divisor=divisor)
+    if not isinstance(input, Tensor) or not input.is_floating_point():
+        raise Pass
+    return rules.quotient(*_moving(read(input)), divisor=other)
 
 
 def _relu(input: Any, inplace: bool = False) -> Dual:
@@ -96,9 +98,9 @@ def _elementwise(rule: Callable[[Dual], Dual], input: Any, inplace: bool = False
     return rule(*_moving(read(input)))
 
 
-def _softmax(input: Any, dim: Any = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Dual:
-    if not isinstance(dim, int) or dtype is not None:
-        raise Pass
+def _softmax(input: Any, dim: Any = None, _stacklevel: Any = 3, dtype: torch.dtype | None = None) -> Dual:
+    if not isinstance(dim, int) or dtype is not None or isinstance(_stacklevel, torch.dtype):
+        raise Pass  # torch.softmax takes the dtype third, where F.softmax takes its stack level
     return rules.softmax(*_moving(read(input)), dim=dim)
 
 

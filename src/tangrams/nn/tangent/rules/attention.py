@@ -25,7 +25,8 @@ def dot_attention(q: Dual, k: Dual, v: Dual, mask: Tensor | None = None, scale: 
         q: queries.
         k: keys.
         v: values.
-        mask: boolean, true where a key may be seen; or a term that is added to s.
+        mask: boolean, true where a key may be seen; or a term that is added to s. A query that sees no key gets zero,
+            as from torch's own.
         scale: c; 1/√d by default.
 
     Shape:
@@ -36,8 +37,14 @@ def dot_attention(q: Dual, k: Dual, v: Dual, mask: Tensor | None = None, scale: 
     transposed = Dual(k.value.mT, None if k.tangent is None else k.tangent.mT)
     scores = product(scaled, transposed)
     s = scores.value
-    if mask is not None:
-        s = s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask
-    if scores.tangent is None:
-        return product(Dual(torch.softmax(s, -1), None), v)
-    return product(softmax(Dual(s, scores.tangent), -1), v)
+    if mask is None:
+        return product(_weights(s, scores.tangent), v)
+    s = s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask
+    blind = (~mask if mask.dtype == torch.bool else mask == -math.inf).all(-1, keepdim=True)
+    # Finite scores first: the softmax of a row of -inf is not a number, and neither would its gradient be.
+    A, moved = _weights(s.masked_fill(blind, 0.0), scores.tangent)
+    return product(Dual(A.masked_fill(blind, 0.0), None if moved is None else moved.masked_fill(blind, 0.0)), v)
+
+
+def _weights(s: Tensor, tangent: Tensor | None) -> Dual:
+    return Dual(torch.softmax(s, -1), None) if tangent is None else softmax(Dual(s, tangent), -1)
