@@ -155,6 +155,18 @@ def test_fresh_blocks_and_tokens_change_copies_alone():
         with_fresh_blocks(token, 1)
 
 
+def test_fresh_blocks_have_fresh_temperatures():
+    model = vit(attention=CosineAttention)
+    scales = [block.attention.log_scale for block in model.blocks]
+    with torch.no_grad():
+        for scale in scales:
+            scale.zero_()
+    fresh = with_fresh_blocks(model, -1, generator=generator())
+    assert not fresh.blocks[0].attention.log_scale.any()
+    assert torch.equal(fresh.blocks[1].attention.log_scale, torch.full((2, 1, 1), math.log(10.0)))
+    assert not scales[1].any(), "those of the model stay"
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

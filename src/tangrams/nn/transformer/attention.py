@@ -79,6 +79,12 @@ class CosineAttention(DotAttention):
         super().__init__(dim, heads, generator=generator)
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """As of :class:`DotAttention`; temperatures ten."""
+        super().reset_parameters(generator)
+        if "log_scale" in self._parameters:  # the first draw comes before there are temperatures
+            nn.init.constant_(self.log_scale, math.log(10.0))
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Cosine attention per head."""
         cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
