@@ -223,6 +223,15 @@ def test_recurrent_and_attention_layers_are_read_with_a_rule_for_the_rest():
     assert model(torch.randn(2, 5, 16)).isfinite().all()
 
 
+def test_the_extra_key_of_attention_starts_as_wide_as_at_the_base():
+    """Torch draws it with a deviation that falls with the width; a bias in μP keeps that of the base."""
+    wide, base = (nn.MultiheadAttention(n, 2, add_bias_kv=True) for n in (1024, 16))
+    MaximalUpdate().apply(wide, base)
+    for extra in (wide.bias_k, wide.bias_v):
+        assert extra is not None
+        assert float(extra.detach().std()) == pytest.approx(1 / 4, rel=5 * (2 * 1024) ** -0.5)
+
+
 def test_a_tied_readout_gets_a_multiplier_and_stays_tied():
     model = Tied(44)
     plain = copy.deepcopy(model)

@@ -141,7 +141,9 @@ def _attention(module: nn.MultiheadAttention) -> Mapping[str, FanRule]:
     width = module.embed_dim
     rules: dict[str, FanRule] = {"in_proj_weight": _stacked(width, width), "in_proj_bias": bias_fans}
     rules |= dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), matrix_fans)
-    return rules | dict.fromkeys(("bias_k", "bias_v"), bias_fans)
+    # Torch draws the extra key and value with deviation width^-1/2, as a weight (width, width).
+    extra = _bias_of(matrix_fans(torch.Size((width, width))))
+    return rules | dict.fromkeys(("bias_k", "bias_v"), extra)
 
 
 def _recurrent(module: nn.RNNBase) -> Mapping[str, FanRule]:
