@@ -37,11 +37,6 @@ class Word:
         """Whether its last letter is a step up; a word of no letters came from nowhere."""
         return len(self.path) > 1 and self.path[-1] > self.path[-2]
 
-    @property
-    def came_down(self) -> bool:
-        """Whether its last letter is a step down."""
-        return len(self.path) > 1 and self.path[-1] < self.path[-2]
-
     def step(self, layer: int) -> Word:
         """One letter more."""
         return Word(self.start, (*self.path, layer))
@@ -102,7 +97,7 @@ class Words:
                 W[rows, below[down]] = torch.eye(self.sizes[word.start], dtype=dtype)
         return W
 
-    def realise(self, matrices: list[Tensor], inputs: Tensor, outputs: Tensor | None) -> list[Tensor]:
+    def realise(self, matrices: list[Tensor], inputs: Tensor, outputs: Tensor) -> list[Tensor]:
         """The basis of each layer in networks of finite width n.
 
         Args:
@@ -117,19 +112,12 @@ class Words:
         everything = sorted((word for words in self.by_layer for word in words), key=lambda word: len(word.path))
         for word in everything:
             if len(word.path) == 1:
-                known[word] = inputs if word.start == "input" else _given(outputs)
+                known[word] = inputs if word.start == "input" else outputs
                 continue
             before = Word(word.start, word.path[:-1])
             image = matrices[before.layer] if word.came_up else matrices[word.layer].mT
             vectors = image @ known[before]
-            if (word.came_up and before.came_down) or (word.came_down and before.came_up):
-                earlier = Word(word.start, word.path[:-2])
-                if earlier.layer == word.layer:
-                    vectors = vectors - known[earlier]
+            if word.path[-3:-2] == (word.layer,):  # up and down again, or down and up: only what is fresh
+                vectors = vectors - known[Word(word.start, word.path[:-2])]
             known[word] = vectors
         return [torch.cat([known[word] for word in words], 1) for words in self.by_layer]
-
-
-def _given(outputs: Tensor | None) -> Tensor:
-    assert outputs is not None  # words from the output exist only where it has vectors
-    return outputs
