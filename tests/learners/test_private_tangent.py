@@ -181,6 +181,12 @@ def test_a_budget_out_of_reach_is_refused(epsilon, steps, delta):
         FullBatchAccountant().noise_multiplier(epsilon, steps, delta)
 
 
+def test_a_budget_that_next_to_no_noise_keeps_is_kept():
+    sigma = FullBatchAccountant().noise_multiplier(1e7, 1, 1e-5)
+    assert 0 < sigma <= 1e-3
+    assert FullBatchAccountant().epsilon(sigma, 1, 1e-5) <= 1e7
+
+
 def test_a_budget_is_kept_and_smaller_budgets_are_noisier():
     X, y = blobs()
     models = [PrivateTangentClassifier(net(), epsilon=e, steps=10).fit(X, y) for e in (0.5, 4.0)]

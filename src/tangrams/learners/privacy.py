@@ -9,7 +9,7 @@ from collections.abc import Callable
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-_MOST_NOISE = 1e4
+_LEAST_NOISE, _MOST_NOISE = 1e-3, 1e4
 
 
 class PrivacyBudgetError(ValueError):
@@ -30,7 +30,7 @@ class PrivacyAccountant(ABC):
         """
 
     def noise_multiplier(self, epsilon: float, steps: int, delta: float) -> float:
-        """The least noise that guarantees (ε, δ).
+        """The least noise that guarantees (ε, δ), or a thousandth of the clipping norm where that is too much.
 
         Args:
             epsilon: ε.
@@ -51,7 +51,9 @@ class PrivacyAccountant(ABC):
                 f"clipping norm (ε = {reached:.3g}): take fewer steps"
             )
         low = 1.0
-        while self.epsilon(low, steps, delta) < epsilon and low > 1e-3:
+        while self.epsilon(low, steps, delta) < epsilon:
+            if low < _LEAST_NOISE:
+                return low
             low /= 2
         return _root(lambda sigma: self.epsilon(sigma, steps, delta) - epsilon, low, _MOST_NOISE)
 
