@@ -131,7 +131,7 @@ class E2LSH:
             between = queries.index_select(0, row).sub_(keys.index_select(0, col))
             found.add(row, col, torch.linalg.vecdot(between, between))
         row, col, squared, reached = found.result(queries)
-        return NearPairs(row, col, squared, self.inclusion(squared.sqrt()), reached)
+        return NearPairs(row, col, squared, self.inclusion(squared.sqrt()), reached, self.dropped)
 
 
 def _expand(low: Tensor, count: Tensor, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

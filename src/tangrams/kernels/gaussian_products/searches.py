@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,6 +23,7 @@ class NearPairs:
         squared: ``‖qᵢ − kⱼ‖²``.
         inclusion: the probability that the search finds a pair at that distance.
         radius: what was searched within, less where the pairs would not fit.
+        dropped: comparisons that a cap spared the search: of pairs lost so, ``inclusion`` knows nothing.
     """
 
     row: Int64[Tensor, "p"]
@@ -30,6 +31,7 @@ class NearPairs:
     squared: Float[Tensor, "p"]
     inclusion: Float[Tensor, "p"]
     radius: float
+    dropped: int = 0
 
     def __len__(self) -> int:
         return len(self.row)
@@ -37,12 +39,13 @@ class NearPairs:
     def to(self, device: torch.device) -> NearPairs:
         """The same pairs elsewhere."""
         row, col, squared, inclusion = (t.to(device) for t in (self.row, self.col, self.squared, self.inclusion))
-        return NearPairs(row, col, squared, inclusion, self.radius)
+        return replace(self, row=row, col=col, squared=squared, inclusion=inclusion)
 
     def swapped(self) -> NearPairs:
         """The same pairs with keys for queries."""
         order = torch.argsort(self.col, stable=True)
-        return NearPairs(self.col[order], self.row[order], self.squared[order], self.inclusion[order], self.radius)
+        row, col, squared, inclusion = (t[order] for t in (self.col, self.row, self.squared, self.inclusion))
+        return replace(self, row=row, col=col, squared=squared, inclusion=inclusion)
 
 
 @runtime_checkable

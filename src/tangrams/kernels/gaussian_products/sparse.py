@@ -90,7 +90,7 @@ class RowSample:
     Attributes:
         mass: an estimate of ``‖K‖₁ = Σ K``.
         mass_error: its standard error.
-        tail: an estimate of Σ K² of the pairs beyond the radius.
+        tail: an estimate of Σ K² of the pairs beyond the radius, or of all that were not found.
         tail_error: its standard error.
     """
 
@@ -107,6 +107,7 @@ def sample_rows(
     radius: float,
     *,
     num_rows: int | None = None,
+    found: NearPairs | None = None,
     seed: int = 0,
 ) -> RowSample:
     """Estimate mass and tail from whole rows of the kernel matrix, drawn without replacement.
@@ -117,17 +118,26 @@ def sample_rows(
         sigma: the kernel's σ.
         radius: pairs beyond it are the tail.
         num_rows: how many; by default about four million entries in all, at least 64 rows.
+        found: where given, all other pairs are the tail, those within the radius included.
         seed: fixes the draw.
     """
     n, m = len(queries), len(keys)
-    rows = min(n, num_rows or max(64, BLOCK_ENTRIES // m))
+    step = max(1, BLOCK_ENTRIES // max(1, m))
+    rows = min(n, num_rows or max(64, step))
     chosen = torch.randperm(n, generator=block_generator(seed, -2))[:rows].to(queries.device)
     masses, tails = [], []
-    for part in queries[chosen].split(max(1, BLOCK_ENTRIES // m)):
-        squared = squared_distances(part, keys).double()
+    for start in range(0, rows, step):
+        part = chosen[start : start + step]
+        squared = squared_distances(queries[part], keys).double()
         K = torch.exp(squared * (-0.5 / sigma**2))
         masses.append(K.sum(1))
-        tails.append(torch.where(squared > radius**2, K, 0.0).square().sum(1))
+        if found is None:
+            K = torch.where(squared > radius**2, K, 0.0)
+        else:
+            place = torch.full((n,), -1, device=part.device).index_copy_(0, part, torch.arange(len(part)).to(part))
+            where = place[found.row]
+            K[where[where >= 0], found.col[where >= 0]] = 0.0
+        tails.append(K.square().sum(1))
     mass, tail = torch.cat(masses), torch.cat(tails)
     unseen = math.sqrt(1 - rows / n)  # drawn without replacement
     errors = [float(v.std()) * unseen * n / math.sqrt(rows) if 1 < rows < n else 0.0 for v in (mass, tail)]
@@ -172,7 +182,8 @@ class SparsePlan:
 
     Attributes:
         pairs: F.
-        tail: ``Σ K²`` outside F, with two standard errors on top, and what a search of known recall may have missed.
+        tail: ``Σ K²`` outside F, with two standard errors on top, and what the search missed, by its recall; where it
+            dropped comparisons, by some rows.
         mass: an estimate of ``‖K‖₁``.
         budget: ``ε² δ``: expected squared errors are at most that share of ``‖x‖²``.
         exact_keys: keys whose columns are always exact; no pairs of theirs are in F.
@@ -229,14 +240,14 @@ def plan_product(
     """
     searched = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
     searched[exact_keys] = False
-    names = searched.nonzero()[:, 0]
+    names, exact_keys = searched.nonzero()[:, 0], (~searched).nonzero()[:, 0]
     pairs = search.pairs(queries, keys[names], sigma * math.sqrt(2 * math.log(1 / tau)), max_pairs)
-    pairs = replace(pairs, col=names[pairs.col])
-    sample = sample_rows(queries, keys[names], sigma, pairs.radius, seed=seed)
+    found = pairs if pairs.dropped else None
+    sample = sample_rows(queries, keys[names], sigma, pairs.radius, found=found, seed=seed)
     values = torch.exp(pairs.squared.double() * (-1 / sigma**2))  # K²
-    missed = float((values * (1 / pairs.inclusion.double() - 1)).sum())
+    missed = 0.0 if pairs.dropped else float((values * (1 / pairs.inclusion.double() - 1)).sum())
     return SparsePlan(
-        pairs,
+        replace(pairs, col=names[pairs.col]),
         sample.tail + 2 * sample.tail_error + missed,
         sample.mass,
         eps**2 * delta,
