@@ -256,6 +256,21 @@ def test_a_query_that_sees_no_key_gets_zero_as_in_the_network(additive):
     assert all(bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in lin.parameters())
 
 
+def test_a_mask_beside_a_causal_one_is_refused_as_by_torch():
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y, seen = self.layer(x), torch.ones(3, 3, dtype=torch.bool)
+            return F.scaled_dot_product_attention(y, y, y, attn_mask=seen, is_causal=True)
+
+    for model in (Both(), linearize(Both())):
+        with pytest.raises(RuntimeError, match="is_causal"):
+            model(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(6)))
+
+
 @pytest.mark.parametrize(
     "call",
     [

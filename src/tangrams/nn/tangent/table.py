@@ -187,8 +187,8 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Dual:
     q, k, v = _moving(read(query), read(key), read(value))
-    if dropout_p or enable_gqa or (attn_mask is not None and read(attn_mask).tangent is not None):
-        raise Pass
+    if dropout_p or enable_gqa or (attn_mask is not None and (is_causal or read(attn_mask).tangent is not None)):
+        raise Pass  # a mask beside is_causal is torch's to refuse
     if is_causal:
         shape = (q.value.shape[-2], k.value.shape[-2])
         attn_mask = torch.ones(shape, dtype=torch.bool, device=q.value.device).tril()
