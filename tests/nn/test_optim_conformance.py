@@ -148,6 +148,14 @@ def test_training_with_it_moves_features_by_the_same_at_every_width():
     assert 0.8 < moved[1] / moved[0] < 1.25
 
 
+@pytest.mark.parametrize("optimizer", [SpectralSGD, FrobeniusSGD])
+def test_a_weight_without_entries_is_passed_over(optimizer):
+    empty, weight = (torch.nn.Parameter(torch.zeros(rows, 3)) for rows in (0, 3))
+    empty.grad, weight.grad = torch.zeros(0, 3), torch.eye(3)
+    optimizer([empty, weight], lr=0.1).step()
+    assert weight.detach().diagonal().lt(0).all()
+
+
 def test_bad_options_and_views_are_refused():
     for options, word in (({"lr": -1.0}, "lr ≥ 0"), ({"lr": 0.1, "momentum": 1.0}, "momentum")):
         with pytest.raises(ValueError, match=word):

@@ -98,6 +98,8 @@ class NormalizedSGD(DenseOptimizer):
         """Hook: the norm of each block of ``(blocks, rows, columns)``; may keep something in the state."""
 
     def _move(self, group: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
+        if not p.numel():
+            return  # a weight without entries has no norm
         state = cast(dict[str, Any], self.state[p])
         gradient = -gradient if group["maximize"] else gradient
         if group["momentum"]:
@@ -115,4 +117,4 @@ class NormalizedSGD(DenseOptimizer):
 
 def _matrix_view(p: Tensor) -> tuple[int, int, int]:
     rows = p.shape[0] if p.ndim else 1
-    return (1, rows, p.numel() // max(rows, 1))
+    return (1, rows, p.numel() // rows)
