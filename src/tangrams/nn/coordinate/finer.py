@@ -54,7 +54,7 @@ class FINER(CoordinateNetwork):
         return sine_bound(place, fan_in, self.omega)
 
     def bias_bound(self, place: int, fan_in: int) -> float:
-        """K in the first layer."""
+        """``first_bias`` in the first layer, torch's bound in the others."""
         if place == 0 and self.first_bias is not None:
             return self.first_bias
         return super().bias_bound(place, fan_in)

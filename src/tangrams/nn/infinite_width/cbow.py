@@ -16,7 +16,7 @@ class CBOW(nn.Module):
     A linear network with one hidden layer and one-hot inputs. :meth:`infinite` is its limit, trained at the same rate.
 
     Args:
-        vocabulary: number of words V; index V − 1 … 0, and −1 marks places of a context that are empty.
+        vocabulary: number of words V, of indices 0 … V − 1; −1 marks an empty place of a context.
         width: n.
         generator: draws u, uniformly as word2vec does; a fixed seed by default.
 
