@@ -53,5 +53,9 @@ def test_impossible_arguments_are_refused():
         sinkhorn_divergence(x, y, blur=0)
     with pytest.raises(ValueError, match="samples"):
         sinkhorn_divergence(x[:0], y)
+    with pytest.raises(ValueError, match="finite"):
+        sinkhorn_divergence(x * torch.nan, y)
+    with pytest.raises(ValueError, match="max_iterations"):
+        sinkhorn_divergence(x, y, max_iterations=0)
     with pytest.raises(ConvergenceError, match="blur"):
         sinkhorn_divergence(x, y, blur=1e-3, max_iterations=2)

@@ -48,11 +48,15 @@ def sinkhorn_divergence(
         max_iterations: at the last blur.
 
     Raises:
-        ValueError: if ``blur`` is not positive or a set is empty.
+        ValueError: if ``blur`` is not positive, ``max_iterations < 1``, or a set is empty or not finite.
         ConvergenceError: if the iterations do not settle: take a larger blur.
     """
     if not blur > 0:
         raise ValueError(f"sinkhorn_divergence needs blur > 0, got {blur}")
+    if max_iterations < 1:
+        raise ValueError(f"sinkhorn_divergence needs max_iterations ≥ 1, got {max_iterations}")
+    if not bool(torch.isfinite(x).all() and torch.isfinite(y).all()):
+        raise ValueError("sinkhorn_divergence got samples that are not finite: clean the data")
     if not len(x) or not len(y):
         raise ValueError(f"sinkhorn_divergence needs samples, got {len(x)} and {len(y)}")
     x, y = x.detach().to(torch.float64), y.detach().to(torch.float64)
