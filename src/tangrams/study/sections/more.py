@@ -92,7 +92,7 @@ def features(material: Material, unit: float) -> dict[str, Any]:
         rows.append({"k": k, "measured": spread(unit * risks, "random draws"), "predicted": predicted})
     limit = (1 + WITHIN) * float(losses.mean()) * unit
     enough = next((row["k"] for row in rows if row["measured"]["value"] <= limit), None)
-    further = (2**e for e in range(4, 24) if 2**e > n / 2)
+    further = (2**e for e in range(4, 24) if enough is None and 2**e > n / 2)
     foreseen = next((k for k in further if unit * (optimal_ridge(task, n, k=k)[1].test + shift) <= limit), None)
     return {
         "rows": rows,
@@ -101,5 +101,5 @@ def features(material: Material, unit: float) -> dict[str, Any]:
         ),
         "within": WITHIN,
         "enough": enough,
-        "foreseen": foreseen if enough is None else None,
+        "foreseen": foreseen,
     }
