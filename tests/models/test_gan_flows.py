@@ -200,6 +200,13 @@ def test_a_network_learns_which_is_which_under_each_loss(loss):
     assert discriminator(real - 4).mean() > discriminator(fake).mean() + 0.5
 
 
+def test_a_network_is_trained_also_where_gradients_are_off():
+    fake, real = groups()
+    discriminator = FiniteDiscriminator(lambda: wide(16), IPMLoss(), steps=2, learning_rate=0.05)
+    with torch.no_grad():
+        assert discriminator.fit(fake, real)(real).mean() > 0
+
+
 def test_a_reset_forgets_and_the_start_is_zero():
     fake, real = groups()
     kept = FiniteDiscriminator(lambda: wide(16), IPMLoss(), steps=5, learning_rate=0.05)

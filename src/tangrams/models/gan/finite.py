@@ -51,11 +51,12 @@ class FiniteDiscriminator(Discriminator):
             self.network = Antisymmetric(self.make_network()).to(fake)
         optimizer = torch.optim.SGD(self.network.parameters(), lr=self.learning_rate)
         both = torch.cat([fake.detach(), real.detach()])
-        for _ in range(self.steps):
-            out = self.network(both)[:, 0]
-            optimizer.zero_grad()
-            self.loss.discriminator(out[: len(fake)], out[len(fake) :]).backward()
-            optimizer.step()
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                out = self.network(both)[:, 0]
+                optimizer.zero_grad()
+                self.loss.discriminator(out[: len(fake)], out[len(fake) :]).backward()
+                optimizer.step()
         return self
 
     def __call__(self, x: Tensor) -> Float[Tensor, "b"]:
