@@ -11,6 +11,7 @@ from tangrams.operators import (
     FeatureMatrix,
     GaussianSketch,
     HadamardSketch,
+    KhatriRaoSketch,
     KroneckerSketch,
     OrthogonalSketch,
     PooledHadamardSketch,
@@ -80,6 +81,19 @@ def test_what_is_not_known_is_none_and_what_does_not_fit_is_named():
         sketch_error(CountSketch(16), torch.zeros(2, 5))
     with pytest.raises(NotImplementedError, match="states no embedding size"):
         KroneckerSketch(16).embedding_size(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_rank_is_not_that_of_rounding(dtype):
+    phi = normal(60, 10).to(dtype)
+    stated, exact = sketch_error(CountSketch(16), phi), sketch_error(CountSketch(16), phi.double())
+    assert stated.rank == exact.rank == 10
+    assert stated.embedding_size == exact.embedding_size
+
+
+def test_the_worst_pair_of_a_khatri_rao_sketch_is_not_the_most_parallel_one():
+    sketch = KhatriRaoSketch(16).bind(20)
+    assert sketch_error(sketch, normal(3, 20)).inner_product == sketch.standard_error(0.0)
 
 
 def test_all_sketches_share_the_variance_and_not_the_tail():

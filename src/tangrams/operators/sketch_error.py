@@ -21,7 +21,7 @@ class SketchError:
     Attributes:
         inner_product: of ``⟨Sx, Sy⟩`` in units of ``‖x‖ ‖y‖``, for the worst pair of rows.
         gram: of ``Φ SᵀS Φᵀ`` in Frobenius norm, relative to ``‖ΦΦᵀ‖``.
-        rank: d, the dimension of the span of the rows.
+        rank: d, the dimension of the span of the rows, up to the rounding of their Gram matrix.
         distortion: of ``UᵀSᵀSU − I`` in Frobenius norm, U an orthonormal basis of the span: a subspace embedding to ε
             fails with probability at most ``distortion² / ε²``, whatever is known of the sketch.
         embedding_size: the k at which this kind of sketch is known to be a subspace embedding of the span to ε = ½ with
@@ -62,18 +62,21 @@ def sketch_error(sketch: Sketch, features: Tensor | LinearOperator) -> SketchErr
         sketch = sketch.bind(phi.shape[1])
     elif sketch.in_features != phi.shape[1]:
         raise ValueError(f"{sketch!r} is bound to {sketch.in_features} columns, the features have {phi.shape[1]}")
-    K = (phi @ phi.mT).to_dense().double()
+    phi = phi.to(torch.promote_types(phi.dtype, torch.float32))
+    K = (phi @ phi.mT).to_dense()
+    rounding = len(K) * torch.finfo(K.dtype).eps
+    K = K.double()
     trace = float(K.diagonal().sum())
     if not trace > 0:
         raise ValueError("sketch_error got features that are all zero: they have no relative error")
     a, b = sketch.variance(0.0), sketch.variance(1.0) - sketch.variance(0.0)
-    rank = int(torch.linalg.matrix_rank(K, hermitian=True))
+    rank = int(torch.linalg.matrix_rank(K, rtol=rounding, hermitian=True))
     try:
         size = sketch.embedding_size(rank)
     except NotImplementedError:
         size = None
     return SketchError(
-        inner_product=sketch.standard_error(_largest_cosine(K)),
+        inner_product=sketch.standard_error(_largest_cosine(K) if b > 0 else 0.0),
         gram=math.sqrt(a * trace**2 / float(K.square().sum()) + b),
         rank=rank,
         distortion=math.sqrt(a * rank**2 + b * rank),
