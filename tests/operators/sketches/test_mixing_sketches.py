@@ -181,6 +181,7 @@ def test_cosine_sketch_over_several_blocks_is_within_its_larger_constant():
     k, p = 16, 2 * BLOCK
     sketch = CosineSketch(k).bind(p)
     assert sketch.variance(0.0) == pytest.approx(2.5 / k, rel=1e-3)
+    assert sketch.embedding_size(2) == math.ceil((2.5 * 2**2 + 2) / (0.5**2 * 0.1))
     x = torch.zeros(2, p, dtype=torch.float64)
     x[0, 9], x[1, BLOCK + 9] = 1, 1
     errors = torch.stack([(s := sketch.with_seed(seed).project(x))[0] @ s[1] for seed in range(40)])

@@ -78,7 +78,9 @@ def second_moment_embedding_size(dimension: int, epsilon: float, delta: float, s
     return math.ceil((square * dimension**2 + dimension) / (epsilon**2 * delta))
 
 
-def mixed_embedding_size(dimension: int, size: int, flatness: float, epsilon: float, delta: float) -> int:
+def mixed_embedding_size(
+    dimension: int, size: int, flatness: float, epsilon: float, delta: float, square: float = 1.0
+) -> int:
     r"""Of k rows of an orthonormal transform of signed columns; the smaller of two bounds, at most all m rows.
 
     Tropp (2011): but for probability δ/3 the rows of ``√m T D U`` have squared norms at most
@@ -91,10 +93,11 @@ def mixed_embedding_size(dimension: int, size: int, flatness: float, epsilon: fl
         flatness: c, m times the largest squared entry of the transform.
         epsilon: ε.
         delta: δ.
+        square: a of :func:`second_moment_embedding_size`.
     """
     norms = flatness * (math.sqrt(dimension) + math.sqrt(8 * math.log(3 * size / delta))) ** 2
     chernoff = norms * math.log(3 * dimension / delta) / ((1 + epsilon) * math.log1p(epsilon) - epsilon)
-    moment = second_moment_embedding_size(dimension, epsilon, delta, (1 + flatness) / 2)
+    moment = second_moment_embedding_size(dimension, epsilon, delta, square)
     return min(math.ceil(chernoff), moment, size)
 
 

@@ -41,6 +41,10 @@ class CosineSketch(Sketch):
     def _size(self) -> tuple[int, int]:
         return stream_width(max(self.in_features, self.num_features))
 
+    @property
+    def _square(self) -> float:
+        return 1.5 if self._size[0] == 1 else 2.5
+
     def _rows(self, block: int, like: Tensor) -> tuple[Int64[Tensor, "k"], Float[Tensor, "k"]]:
         """The drawn rows within a block, and their signs and scale in it."""
         blocks, width = self._size
@@ -83,9 +87,9 @@ class CosineSketch(Sketch):
         """``(m/(m−1)) (1 − k/m) (3/2 + ρ²) / k``, an upper bound, 5/2 beyond one block; 0 where S is orthogonal."""
         blocks, width = self._size
         k, m = self.num_features, blocks * width
-        return ((1.5 if blocks == 1 else 2.5) + rho**2) / k * (m - k) / max(m - 1, 1)
+        return (self._square + rho**2) / k * (m - k) / max(m - 1, 1)
 
     def embedding_size(self, dimension: int, *, epsilon: float = 0.5, delta: float = 0.1) -> int:
         """As of :class:`HadamardSketch`, for entries as large as ``√(2/m)``."""
         blocks, width = self._size
-        return mixed_embedding_size(dimension, blocks * width, 2.0, epsilon, delta)
+        return mixed_embedding_size(dimension, blocks * width, 2.0, epsilon, delta, self._square)
