@@ -111,6 +111,16 @@ def test_low_precision_is_computed_in_float32_and_returned_as_it_came():
     torch.testing.assert_close(phi(x), phi(x.float()).half())
 
 
+def test_weights_do_not_depend_on_the_default_dtype():
+    x = samples(3, 4)
+    expected = RandomFeatures(4, 20, bias_std=1.0)(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(RandomFeatures(4, 20, bias_std=1.0)(x), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_copies_and_pickles_draw_the_same_weights_and_carry_none():
     phi, x = RandomFeatures(4, 5000, torch.tanh, seed=2), samples(3, 4)
     phi(x)

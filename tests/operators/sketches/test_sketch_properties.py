@@ -14,7 +14,9 @@ from tangrams.operators import (
     CountSketch,
     GaussianSketch,
     HadamardSketch,
+    KhatriRaoSketch,
     KroneckerSketch,
+    OrthogonalSketch,
     RademacherSketch,
     Sketch,
     SparseSketch,
@@ -149,6 +151,18 @@ def test_dense_sketches_have_the_stated_entries():
     assert abs(float(G.mean())) < 5 / math.sqrt(G.numel())
     assert abs(float(G.square().mean()) - 1) < 5 * math.sqrt(2 / G.numel())
     assert abs(float(G.pow(4).mean()) - 3) < 5 * math.sqrt(96 / G.numel())
+
+
+@pytest.mark.parametrize("make", [GaussianSketch, OrthogonalSketch, KhatriRaoSketch])
+def test_normal_draws_do_not_depend_on_the_default_dtype(make):
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(make(5, seed=4).bind((Column("w", (3, 8), 0, 24),)).project(normal(2, 24)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
 
 
 def test_the_gaussian_variance_is_exact():

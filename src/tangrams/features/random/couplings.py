@@ -132,7 +132,7 @@ class IIDCoupling(Coupling):
 
     def draw(self, in_features: int, count: int, generator: torch.Generator) -> Drawn:
         """Standard normal entries; the stream is in float32."""
-        return (torch.randn(count, _IID_GROUP, in_features, generator=generator),)
+        return (torch.randn(count, _IID_GROUP, in_features, generator=generator, dtype=torch.float32),)
 
     def apply(self, x: Float[Tensor, "n d"], drawn: Drawn) -> Float[Tensor, "n count group"]:
         """Dense products."""

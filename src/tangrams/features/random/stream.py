@@ -131,6 +131,6 @@ class WeightStream:
             seeds = torch.randint(2**63 - 1, (_SEEDS,), generator=block_generator(self.seed, block))
             generator = torch.Generator().manual_seed(int(seeds[within]))
             parts.append(self.coupling.draw(self.in_features, self.strip // self.group, generator))
-            offsets.append(torch.randn(self.strip, generator=generator))
+            offsets.append(torch.randn(self.strip, generator=generator, dtype=torch.float32))
         drawn = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return self.coupling.prepare(drawn), torch.cat(offsets)

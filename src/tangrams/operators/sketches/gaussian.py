@@ -26,7 +26,7 @@ class GaussianSketch(DenseSketch):
     """
 
     def _strip(self, generator: torch.Generator) -> Tensor:
-        return torch.randn(STRIP, self.num_features, generator=generator)
+        return torch.randn(STRIP, self.num_features, generator=generator, dtype=torch.float32)
 
     def variance(self, rho: float = 0.0) -> float:
         """``(1 + ρ²) / k``, exact."""

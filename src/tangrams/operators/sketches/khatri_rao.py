@@ -37,10 +37,10 @@ class KhatriRaoSketch(Sketch):
     def _draw(self, run: int, column: Column, like: Tensor) -> _Sides:
         generator = block_generator(self.seed, run)
         o, i = matrix_shape(column)
-        right = torch.randn(self.num_features, i, generator=generator) * self.num_features**-0.5
-        left = torch.ones(self.num_features, 1)
+        right = torch.randn(self.num_features, i, generator=generator, dtype=torch.float32) * self.num_features**-0.5
+        left = torch.ones(self.num_features, 1, dtype=torch.float32)
         if len(column.shape) > 1:
-            left = torch.randn(self.num_features, o, generator=generator)
+            left = torch.randn(self.num_features, o, generator=generator, dtype=torch.float32)
         return _Sides(left.to(dtype=like.dtype, device=like.device), right.to(dtype=like.dtype, device=like.device))
 
     def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:

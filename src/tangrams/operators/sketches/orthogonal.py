@@ -29,7 +29,7 @@ class OrthogonalSketch(DenseSketch):
     """
 
     def _strip(self, generator: torch.Generator) -> Tensor:
-        return torch.randn(STRIP, self.num_features, generator=generator)
+        return torch.randn(STRIP, self.num_features, generator=generator, dtype=torch.float32)
 
     def _whitener(self, like: Tensor) -> Float[Tensor, "k k"]:
         return _whitener(self.seed, self.num_features, self.in_features).to(dtype=like.dtype, device=like.device)
