@@ -89,6 +89,16 @@ def test_the_hessian_is_the_gauss_newton_matrix_and_the_models_own_curvature():
     torch.testing.assert_close(H, G + flat(hessian(weighted)(AT)), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("index", [(slice(2), slice(None)), (slice(None), slice(2)), ([1, 3], slice(5))])
+def test_a_few_rows_cost_as_many_products_as_a_few_columns(index, monkeypatch):
+    H, widths = HessianOperator(loss=loss(), at=AT), []
+    expected = dense_hessian(H)[index]
+    columns = HessianOperator._columns
+    monkeypatch.setattr(HessianOperator, "_columns", lambda self, x: (widths.append(x.shape[1]), columns(self, x))[1])
+    torch.testing.assert_close(H[index].to_dense(), expected, rtol=1e-10, atol=1e-12)
+    assert sum(widths) == 2
+
+
 def test_the_squared_loss_has_the_eigenvalues_of_the_tangent_gram_over_n():
     J = torch.cat([part.reshape(14, -1) for part in jacrev(partial(outputs, X))(AT).values()], 1)
     ours = eigsh(gauss_newton(), 3).values

@@ -93,8 +93,10 @@ class CurvatureOperator(OpaqueOperator):
         return (dense + dense.mT) / 2
 
     def _submatrix(self, row: Tensor | None, col: Tensor | None) -> LinearOperator:
-        everything = torch.arange(self.shape[0], device=self.device)
-        col = everything if col is None else col
+        if row is not None and (col is None or len(row) < len(col)):  # symmetric: the shorter side costs the products
+            part = self._matmul(self._units(row)).mT
+            return DenseLinearOperator(part if col is None else part[:, col])
+        col = torch.arange(self.shape[0], device=self.device) if col is None else col
         part = self._matmul(self._units(col))
         return DenseLinearOperator(part if row is None else part[row])
 
