@@ -61,7 +61,7 @@ def pamm_compress(
 
     Args:
         A: the rows.
-        k: how many generators; fewer come where fewer rows are not zero, but at least one.
+        k: how many generators; some are zero where fewer rows are not.
         epsilon: the radius of the neighbourhood.
         generator: draws the rows; the global stream by default.
 

@@ -33,7 +33,8 @@ def spectral_norm(
     r"""The largest singular value of each of b matrices.
 
     Small ones from their Gram matrix; else Lanczos on ``Gᵀ G`` until its residual is below ``rtol σ²``, which bounds
-    the error of σ by ``rtol σ / 2`` and is pessimistic where the top is separated.
+    the error of σ by ``rtol σ / 2`` and is pessimistic where the top is separated; after 200 products whatever is
+    reached.
 
     Args:
         blocks: the matrices.

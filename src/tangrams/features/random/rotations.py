@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tangrams.operators.hadamard import hadamard_transform
+from tangrams.operators.sketches.mixing import power_of_two
 
 
 class Rotation(ABC):
@@ -76,7 +77,7 @@ class HadamardRotation(Rotation):
 
     def size(self, in_features: int) -> int:
         """The power of two not below d."""
-        return 1 << max(in_features - 1, 0).bit_length()
+        return power_of_two(in_features)
 
     def draw(self, size: int, count: int, generator: torch.Generator) -> Tensor:
         """Three rows of signs each."""
