@@ -40,6 +40,15 @@ def test_exhausted_krylov_spaces_keep_their_answer():
     torch.testing.assert_close(spectral_norm(blocks).values, expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("size", [10, 90])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_entries_that_are_not_finite_are_refused(size, value):
+    blocks = torch.ones(3, size, size)
+    blocks[1, 2, 3] = value
+    with pytest.raises(FloatingPointError, match=r"matrices \[1\]"):
+        spectral_norm(blocks)
+
+
 def test_extreme_scales_neither_vanish_nor_overflow():
     matrix = torch.randn(1, 80, 80, generator=torch.Generator().manual_seed(0))
     norm = spectral_norm(matrix).values

@@ -41,6 +41,9 @@ def spectral_norm(
         start: where to begin, such as the vectors of a matrix nearby.
         rtol: residual asked for; at least the rounding of the dtype, float32 for half precision.
 
+    Raises:
+        FloatingPointError: if an entry of matrices of more than one row and column is not finite.
+
     Example:
         >>> spectral_norm(torch.diag(torch.tensor([3.0, -4.0]))[None]).values
         tensor([4.])
@@ -49,6 +52,9 @@ def spectral_norm(
     if small <= 1:
         return SpectralNorm(torch.linalg.vector_norm(blocks, dim=(1, 2)), None)
     scale = blocks.abs().amax((1, 2), keepdim=True)
+    if not bool(torch.isfinite(scale).all()):
+        bad = (~torch.isfinite(scale.flatten())).nonzero().flatten().tolist()
+        raise FloatingPointError(f"spectral_norm got NaN or infinity, in matrices {bad[:4]}")
     scaled = blocks / torch.where(scale > 0, scale, torch.ones_like(scale))  # squares neither vanish nor overflow
     scaled = scaled.to(torch.promote_types(blocks.dtype, torch.float32))
     if small <= _SMALL:
