@@ -121,6 +121,13 @@ def test_orthogonal_directions_suit_trigonometric_features_better_than_the_simpl
     assert orthogonal < simplex < iid
 
 
+@pytest.mark.parametrize("coupling", [IIDCoupling(), SimplexCoupling(), SimplexPlusCoupling()])
+def test_no_pairs_have_no_variances(coupling):
+    for make in (PositiveRandomFeatures, TrigonometricRandomFeatures):
+        none = torch.empty(0, 4)
+        assert make(4, 8, coupling=coupling).variance(none, none).shape == (0,)
+
+
 def test_variances_stay_finite_where_the_plain_terms_overflow():
     x = torch.full((1, 16), 3.0, dtype=torch.float64)
     for coupling in COUPLINGS:

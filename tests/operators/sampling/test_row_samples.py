@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -242,6 +243,7 @@ def test_a_sample_travels_by_pickle():
     assert isinstance(other, RowSample)
     torch.testing.assert_close(estimate_gram(other), estimate_gram(sample))
     assert repr(PrioritySampler(12, seed=3)) == "PrioritySampler(12, weights=squared_norms, seed=3)"
+    assert "norms" in repr(PrioritySampler(12, weights=partial(norms)))
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,8 @@ def log_series(a: float | None, b: float, z: Float[Tensor, "*b"]) -> Float[Tenso
         b: lower parameter.
         z: float64.
     """
+    if not z.numel():
+        return z
     flat = z.flatten()
     peak = 2 * float(flat.max()) if a is not None else math.sqrt(float(flat.max()))
     k = torch.arange(math.ceil(peak + 12 * math.sqrt(peak) + 60), dtype=torch.float64)

@@ -123,7 +123,8 @@ class RowSampler(ABC):
         return RowSample(keys[kept], take_rows(matrix, kept), weights[kept], float(tau), float(energy.sum()), self.seed)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.size}, weights={self.weights.__name__}, seed={self.seed})"
+        weights = getattr(self.weights, "__name__", repr(self.weights))
+        return f"{type(self).__name__}({self.size}, weights={weights}, seed={self.seed})"
 
 
 def aggregate_rows(keys: Any, rows: Float[Tensor, "n d"]) -> tuple[np.ndarray, Float[Tensor, "m d"]]:
