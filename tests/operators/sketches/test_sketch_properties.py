@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 
 import pytest
 import scipy.linalg
@@ -23,6 +24,7 @@ from tangrams.operators import (
     TensorSketch,
     block_generator,
 )
+from tangrams.operators.sketches import khatri_rao
 from tangrams.operators.sketches.base import BLOCK, stream_blocks
 from tangrams.operators.sketches.folding import fold_add, unfold_take
 from tangrams.operators.sketches.runs import matrix_shape
@@ -276,6 +278,45 @@ def test_an_empty_run_among_others_changes_nothing():
         sketch = make(8, seed=0).bind(columns)
         x = normal(2, 13)
         torch.testing.assert_close(sketch.project(x), x @ matrix(sketch).mT)
+
+
+def weight_and_bias():
+    return (Column("weight", (5, 4), 0, 20), Column("bias", (5,), 20, 25))
+
+
+def test_the_projections_of_a_khatri_rao_sketch_are_drawn_once_for_all_panels(monkeypatch):
+    drawn = []
+
+    def counting(seed, block):
+        drawn.append(block)
+        return block_generator(seed, block)
+
+    monkeypatch.setattr(khatri_rao, "block_generator", counting)
+    sketch, x = KhatriRaoSketch(11, seed=3).bind(weight_and_bias()), normal(6, 25)
+    panels = torch.cat([sketch.project(panel) for panel in x.split(1)])
+    sketch.lift(panels)
+    sketch.accumulate_outer(normal(2, 1, 5), normal(2, 1, 4), 0, torch.zeros(2, 11, dtype=torch.float64))
+    assert sorted(drawn) == [0, 1]
+    monkeypatch.setattr(khatri_rao, "_KEPT_BYTES", 0)
+    drawn.clear()
+    frugal = KhatriRaoSketch(11, seed=3).bind(weight_and_bias())
+    assert torch.equal(torch.cat([frugal.project(panel) for panel in x.split(1)]), panels)
+    assert len(drawn) == 12
+
+
+def test_what_a_khatri_rao_sketch_keeps_serves_no_other_seed_columns_or_dtype():
+    sketch, x = KhatriRaoSketch(11, seed=3).bind(weight_and_bias()), normal(6, 25)
+    with torch.inference_mode():
+        whole = sketch.project(x).clone()
+    z = x.clone().requires_grad_(True)
+    torch.testing.assert_close(torch.autograd.grad(sketch.project(z).sum(), z)[0], sketch.lift(torch.ones_like(whole)))
+    bare = len(pickle.dumps(KhatriRaoSketch(11, seed=3).bind(weight_and_bias())))
+    assert len(pickle.dumps(sketch)) == bare
+    other = KhatriRaoSketch(11, seed=4).bind(weight_and_bias())
+    assert torch.equal(sketch.with_seed(4).project(x), other.project(x))
+    assert torch.equal(sketch.bind(25).project(x), KhatriRaoSketch(11, seed=3).bind(25).project(x))
+    assert sketch.project(x.float()).dtype == torch.float32
+    assert torch.equal(sketch.project(x), whole)
 
 
 def test_the_stream_is_cut_at_its_borders_and_its_blocks_are_independent():

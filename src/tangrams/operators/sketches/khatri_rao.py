@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from tangrams.operators.sketches.runs import column_runs, matrix_shape, rectangl
 _OUTER_ELEMENTS = 1 << 22
 """How many entries are formed at once."""
 
+_KEPT_BYTES = 1 << 26
+"""How much of the projections a bound sketch keeps: drawing them costs more than multiplying a few rows with them."""
+
 
 class KhatriRaoSketch(Sketch):
     r"""Products of two Gaussian projections: the sketch of ``g ⊗ a`` is ``√k (R g) ⊙ (R' a)`` [007].
@@ -24,6 +27,9 @@ class KhatriRaoSketch(Sketch):
     :math:`\mathrm{Var} \le (9 - ρ^2) \lVert x \rVert^2 \lVert y \rVert^2 / k`, since products of two normals have the
     fourth moment 9: four times that of a dense sketch for nearly parallel features of rank one, which attain it.
 
+    The projections of a run, k × (o + i), are drawn once for all panels of rows and kept, up to 64 MiB in all; those
+    beyond are drawn for every panel.
+
     Args:
         num_features: k.
         seed: fixes every draw.
@@ -33,6 +39,23 @@ class KhatriRaoSketch(Sketch):
     """
 
     takes_outer = True
+
+    def __init__(self, num_features: int, *, seed: int = 0) -> None:
+        super().__init__(num_features, seed=seed)
+        self._kept: dict[Any, _Sides] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}  # other columns or another seed, by copy.copy, have other projections
+
+    def _sides(self, run: int, column: Column, like: Tensor) -> _Sides:
+        key = run, like.dtype, like.device
+        if key in self._kept:
+            return self._kept[key]
+        with torch.inference_mode(False):  # what is kept may meet autograd later
+            sides = self._draw(run, column, like)
+        if sum(part.nbytes for kept in (sides, *self._kept.values()) for part in kept) <= _KEPT_BYTES:
+            self._kept[key] = sides
+        return sides
 
     def _draw(self, run: int, column: Column, like: Tensor) -> _Sides:
         generator = block_generator(self.seed, run)
@@ -46,7 +69,7 @@ class KhatriRaoSketch(Sketch):
     def accumulate(self, block: Float[Tensor, "n width"], start: int, out: Float[Tensor, "n k"]) -> None:
         """Add ``block @ S[:, start : start + width].T`` to ``out``."""
         for run, column, low, high in column_runs(self.columns, start, start + block.shape[1]):
-            sides = self._draw(run, column, out)
+            sides = self._sides(run, column, out)
             part = block[:, column.start + low - start : column.start + high - start].to(out.dtype)
             for row, count, first, last in rectangles(low, high, matrix_shape(column)[1]):
                 piece, part = part[:, : count * (last - first)], part[:, count * (last - first) :]
@@ -64,7 +87,7 @@ class KhatriRaoSketch(Sketch):
         if found is None:
             super().accumulate_outer(left, right, start, out)
             return
-        sides = self._draw(*found, out)
+        sides = self._sides(*found, out)
         step = max(1, _OUTER_ELEMENTS // max(1, left.shape[1] * self.num_features))
         for n in range(0, len(left), step):
             some = slice(n, n + step)
@@ -75,10 +98,11 @@ class KhatriRaoSketch(Sketch):
         """``u @ S[:, start:stop]``."""
         parts = []
         for run, column, low, high in column_runs(self.columns, start, stop):
-            sides = self._draw(run, column, u)
+            sides = self._sides(run, column, u)
             for row, count, first, last in rectangles(low, high, matrix_shape(column)[1]):
-                scaled = u[:, None] * sides.left[:, row : row + count].mT  # (n, rows, k)
-                parts.append((scaled @ sides.right[:, first:last]).reshape(len(u), -1))
+                step = max(1, _OUTER_ELEMENTS // max(1, count * self.num_features))
+                scaled = (some[:, None] * sides.left[:, row : row + count].mT for some in u.split(step))  # (n, rows, k)
+                parts.append(torch.cat([half @ sides.right[:, first:last] for half in scaled]).reshape(len(u), -1))
         return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
