@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import matplotlib.figure
 import numpy as np
 import pytest
 import torch
 
 from tangrams.claims import Evidence, catalogue, claims, measure
-from tangrams.claims.runner import keep, kept
+from tangrams.claims.runner import Record, keep, kept
 from tangrams.data import DataNotFoundError
 
 
@@ -56,3 +58,26 @@ def test_measuring_puts_the_global_random_state_back_after_an_error(monkeypatch)
     assert torch.get_default_dtype() == torch.float32
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_evidence_that_cannot_be_drawn_leaves_what_was_kept(tmp_path):
+    class Broken(matplotlib.figure.Figure):
+        def savefig(self, fname, **options):
+            Path(fname).write_bytes(b"half")
+            raise OSError("no space left on device")
+
+    slug, claim = next(iter(claims().items()))
+    settings = {
+        "number": claim.number,
+        "slug": slug,
+        "preset": "quick",
+        "statement": "",
+        "baselines": (),
+        "seconds": 1.0,
+    }
+    record = Record(**settings, verdict="holds", sentence="", numbers={}, settings={}, versions={})
+    keep(record, Evidence("holds", "", {}, matplotlib.figure.Figure()), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OSError, match="no space"):
+        keep(record, Evidence("holds", "", {}, Broken()), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -18,6 +18,7 @@ import torch
 import tangrams
 from tangrams.claims.base import Claim, Evidence
 from tangrams.data import DataNotFoundError
+from tangrams.store import replacing
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,11 @@ def keep(record: Record, evidence: Evidence, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{record.number:03d}-{record.slug}"
     path = stem.with_suffix(".json")
-    path.write_text(json.dumps(asdict(record), indent=1, default=_plain) + "\n")
     if evidence.figure is not None:
-        evidence.figure.savefig(stem.with_suffix(".png"), dpi=110, bbox_inches="tight")
+        with replacing(stem.with_suffix(".png")) as partial:
+            evidence.figure.savefig(partial, dpi=110, bbox_inches="tight")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(asdict(record), indent=1, default=_plain) + "\n")
     return path
 
 

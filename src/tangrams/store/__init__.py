@@ -16,6 +16,7 @@ Chunks are Zstandard + CRC32C. bfloat16 is stored as the uint16 of its bits (att
 Zarr nor NumPy has it. Nothing is ever unpickled.
 """
 
+from tangrams.store.atomic import replacing
 from tangrams.store.codec import dtype_name, text_bytes
 from tangrams.store.errors import (
     CorruptStoreError,
@@ -54,5 +55,6 @@ __all__ = [
     "default_block_size",
     "differences",
     "dtype_name",
+    "replacing",
     "text_bytes",
 ]

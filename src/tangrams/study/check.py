@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tangrams
+from tangrams.store import replacing
 from tangrams.study.acceptance import boundary, cost, labels, layers, other_data, redundancy, retraining, surrogates
 from tangrams.study.acceptance.base import Bench, Criterion
 from tangrams.study.progress import Steps, usable_cores
@@ -105,7 +106,8 @@ def _keep(path: Path, name: str, criteria: Sequence[Criterion], seeds: Sequence[
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = {group: record[group] for group in GROUPS if group in record}
-    path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tangrams.features.model_ref import ModelRef
+from tangrams.store import replacing
 from tangrams.study.gallery import gallery
 from tangrams.study.material import Material, TangentKernel, Truth, with_weights
 from tangrams.study.problem import Problem, Task, read_problem
@@ -59,10 +60,8 @@ class Study:
         """Write study.json and report.html into a folder, which is made; older ones are replaced."""
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "study.json"
-        partial = path.with_name(".study.json.partial")
-        partial.write_text(json.dumps(self.data, allow_nan=False, separators=(",", ":")), encoding="utf-8")
-        partial.replace(path)
+        with replacing(folder / "study.json") as partial:
+            partial.write_text(json.dumps(self.data, allow_nan=False, separators=(",", ":")), encoding="utf-8")
         render(self.data, folder / "report.html")
         return Study(self.data, folder)
 

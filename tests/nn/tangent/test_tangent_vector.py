@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tangrams.nn.tangent import BasePointMismatchError, TangentVector, linearize
+from tangrams.nn.tangent import BasePointMismatchError, TangentSum, TangentVector, linearize
 
 
 def vector(seed: int, base: str = "w0") -> TangentVector:
@@ -66,3 +66,29 @@ def test_a_network_refuses_the_vector_of_another():
 def test_a_vector_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="has 10 entries, got"):
         vector(0).with_flat(torch.ones(9))
+
+
+@pytest.mark.parametrize("kind", [TangentVector, TangentSum])
+def test_saving_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch, kind):
+    import safetensors.torch
+
+    def of(seed):
+        if kind is TangentVector:
+            return vector(seed)
+        composition = TangentSum()
+        composition.add("a", vector(seed))
+        return composition
+
+    def break_off(tensors, filename, metadata=None):
+        with open(filename, "wb") as file:
+            file.write(b"half")
+        raise OSError("no space left on device")
+
+    path = tmp_path / "x.safetensors"
+    of(0).save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(safetensors.torch, "save_file", break_off)
+    with pytest.raises(OSError, match="no space"):
+        of(1).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

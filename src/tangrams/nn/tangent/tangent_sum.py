@@ -8,6 +8,7 @@ from os import PathLike
 
 from tangrams.nn.tangent.errors import EmptyCompositionError
 from tangrams.nn.tangent.vector import TangentVector, opened
+from tangrams.store import replacing
 
 _FORMAT = "tangrams tangent composition 1"
 
@@ -105,7 +106,7 @@ class TangentSum:
         return total
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write all components and their weights to one ``.safetensors`` file.
+        """Write all components and their weights to one ``.safetensors`` file; an old one is replaced in one step.
 
         Raises:
             EmptyCompositionError: if there is no component.
@@ -123,7 +124,8 @@ class TangentSum:
         }
         about = {"names": names, "amounts": list(self._amounts.values()), "keys": list(first), "total": self.total}
         metadata = {"format": _FORMAT, "fingerprint": first.fingerprint, "about": json.dumps(about)}
-        save_file(tensors, path, metadata=metadata)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TangentSum:

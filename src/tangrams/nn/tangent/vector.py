@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tangrams.nn.tangent.errors import BasePointMismatchError
+from tangrams.store import replacing
 
 _FORMAT = "tangrams tangent vector 1"
 
@@ -129,12 +130,14 @@ class TangentVector(Mapping[str, Tensor]):
             raise BasePointMismatchError(f"tangent vectors over different parameters do not mix: {only[:6]}")
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write tensors and fingerprint to a ``.safetensors`` file."""
+        """Write tensors and fingerprint to a ``.safetensors`` file; an old one is replaced in one step."""
         from safetensors.torch import save_file
 
         tensors = {name: t.detach().contiguous().cpu() for name, t in self.items()}
         names = json.dumps(list(self))  # the file sorts its tensors
-        save_file(tensors, path, metadata={"format": _FORMAT, "fingerprint": self.fingerprint, "names": names})
+        metadata = {"format": _FORMAT, "fingerprint": self.fingerprint, "names": names}
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TangentVector:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tangrams.store import replacing
 from tangrams.study.report import sections
 from tangrams.study.report.sections import glance
 from tangrams.study.report.sections.glance import Finding
@@ -52,12 +53,8 @@ def render(study: dict[str, Any] | str | os.PathLike[str], html_path: str | os.P
     study = load(study)
     target = Path(html_path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with replacing(target) as partial:
         partial.write_text(to_html(study), encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
