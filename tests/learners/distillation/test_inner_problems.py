@@ -1,5 +1,6 @@
 """Inner problems and the gradients through them: sheet 092's identities, each against autograd or a dense matrix."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
@@ -252,6 +253,78 @@ def test_with_an_exact_solve_it_is_the_derivative_through_the_minimiser():
         assert float((total * along).sum()) == pytest.approx(slope, rel=1e-5, abs=1e-9)
     assert float(found.implicit["images"].norm()) > 1e-3 * float(found.direct["images"].norm())
     assert float(found.implicit["temperature"].abs()) == 0
+
+
+def in_numpy(network, ridge):
+    """The outer loss at (ω, ψ) and the exact ω*(ψ), on a body of one convolution, written in NumPy alone.
+
+    ψ may be complex: the imaginary part of a function at ψ + i s e is s times its derivative along e, to all digits.
+    """
+    W, b, head, _ = (p.detach().numpy() for p in network.parameters())
+    beta = 2.0
+
+    def expand(x):
+        """Features ``(n, m)`` and the Jacobian ``(n, C, p)`` of ``head · features + bias`` in W, b and the bias."""
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))  # n c i j a b
+        z = np.einsum("ncijab,ocab->noij", windows, W) + b[:, None, None]
+        pool = lambda t: t.reshape(*t.shape[:-2], 2, 2, 2, 2).mean((-3, -1))  # noqa: E731
+        features = pool(np.log(1 + np.exp(beta * z)) / beta).reshape(len(x), -1)
+        slope = 1 / (1 + np.exp(-beta * z))  # of softplus
+        weight = np.moveaxis(head.reshape(C, len(W), 2, 2), 0, -1)  # o i j C
+        entries = np.moveaxis(windows, (1, 4, 5), (1, 2, 3))  # n c a b i j
+        by_W = np.einsum("ncaboij,oijC->nCocab", pool(slope[:, None, None, None] * entries[:, :, :, :, None]), weight)
+        by_b = np.einsum("noij,oijC->nCo", pool(slope), weight)
+        bias = np.broadcast_to(np.eye(C), (len(x), C, C))
+        return features, np.concatenate([by_W.reshape(len(x), C, -1), by_b, bias], 2)
+
+    def support(images, labels):
+        return *expand(np.concatenate([images, images[..., ::-1]])), np.concatenate([labels, labels])
+
+    def best(images, labels):
+        h, J, Y = support(images, labels)
+        A = np.kron(np.linalg.inv(h @ h.T + ridge * np.eye(len(h))), np.eye(C))
+        J = J.reshape(len(h) * C, -1)
+        return np.linalg.solve(J.T @ A @ J + np.eye(J.shape[1]), J.T @ A @ Y.reshape(-1))
+
+    def loss(omega, images, labels, temperature, x, y):
+        h, J, Y = support(images, labels)
+        h_x, J_x = expand(x)
+        f = J_x @ omega + h_x @ h.T @ np.linalg.solve(h @ h.T + ridge * np.eye(len(h)), Y - J @ omega)
+        logits = np.exp(temperature) * f
+        likelihood = logits[np.arange(len(y)), y] - np.log(np.exp(logits).sum(1))
+        order = np.argsort(labels.real, 1)
+        top, second = (np.take_along_axis(labels, order[:, -i, None], 1)[:, 0] for i in (1, 2))
+        gap = top - second
+        return -likelihood.mean() - np.where(gap.real < 0.5 / C, gap, 0.5 / C).mean()
+
+    return best, loss
+
+
+def test_a_meta_gradient_is_that_of_a_second_derivation_in_numpy():
+    """Direct and implicit parts, by complex steps through the exact minimiser: no autograd, no torch."""
+    network, ridge = seeded(), 0.4
+    x, y = draw(9, 1, 4, 4, seed=5), torch.arange(9) % 3
+    hyper = {**psi(), "temperature": torch.tensor(0.3).double()}
+    hyper["labels"] = 0.2 * hyper["labels"]  # so that some margins count and some are cut
+    problem = LinearizedRidge(network, ridge, with_mirror)
+    omega = minimiser(problem, hyper)
+    found = implicit_gradient(problem, outer(problem, x, y), omega, hyper, exact)
+
+    best, loss = in_numpy(network, ridge)
+    given = {name: value.numpy() for name, value in hyper.items()}
+    held = best(given["images"], given["labels"])
+    np.testing.assert_allclose(flat(omega).numpy(), held, rtol=1e-8, atol=1e-10)
+    assert found.value == pytest.approx(loss(held, **given, x=x.numpy(), y=y.numpy()), rel=1e-10)
+    for name, value in given.items():
+        total, direct = np.empty((2, value.size))
+        for i, unit in enumerate(np.eye(value.size)):
+            moved = {**given, name: value + 1e-30j * unit.reshape(value.shape)}
+            for kept, w in ((total, best(moved["images"], moved["labels"])), (direct, held)):
+                kept[i] = loss(w, **moved, x=x.numpy(), y=y.numpy()).imag / 1e-30
+        ours = [part[name].numpy().reshape(-1) for part in (found.direct, found.implicit)]
+        np.testing.assert_allclose(ours[0], direct, rtol=1e-8, atol=1e-11)
+        np.testing.assert_allclose(ours[1], total - direct, rtol=1e-7, atol=1e-10)
 
 
 def test_a_linear_toy_agrees_with_autograd_through_the_closed_form():
