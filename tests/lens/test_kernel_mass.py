@@ -1,6 +1,7 @@
 """The mass of Gaussian kernel matrices."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -38,6 +39,35 @@ def test_the_estimate_agrees_with_the_sum():
     assert abs(sampled.total - exact.total) <= 4 * sampled.standard_error
     hashed = gaussian_kernel_mass(q, q, 1.0, max_entries=0)
     assert hashed.head == pytest.approx(exact.head, rel=0.02)
+
+
+class HalfSearch:
+    """Misses half of the pairs, and does not say so."""
+
+    def pairs(self, queries, keys, radius, max_pairs):
+        pairs = ExactSearch().pairs(queries, keys, radius, max_pairs)
+        found = torch.rand(len(pairs), generator=torch.Generator().manual_seed(5)) < 0.5
+        row, col, squared, inclusion = (t[found] for t in (pairs.row, pairs.col, pairs.squared, pairs.inclusion))
+        return replace(pairs, row=row, col=col, squared=squared, inclusion=inclusion)
+
+
+@pytest.mark.parametrize("num_head", [400, 1200])
+def test_what_a_search_misses_is_estimated_and_the_errors_are_told(monkeypatch, num_head):
+    """Of 400 rows 64 are sampled; the total is unbiased, the head no lower than by its standard error."""
+    q, seeds = clusters(400), 40
+    exact = gaussian_kernel_mass(q, q, 1.0, num_head)
+    monkeypatch.setattr("tangrams.lens.kernel_mass.BLOCK_ENTRIES", 64 * 400)
+    options = {"search": HalfSearch(), "max_entries": 0}
+    found = [gaussian_kernel_mass(q, q, 1.0, num_head, seed=seed, **options) for seed in range(seeds)]
+    for value, error in (("total", "standard_error"), ("head", "head_error")):
+        values = torch.tensor([getattr(mass, value) for mass in found], dtype=torch.float64)
+        told = sum(getattr(mass, error) for mass in found) / seeds
+        off = float(values.mean()) - getattr(exact, value)
+        deviation = float(values.std())
+        assert 0.6 < told / deviation < 1.6
+        assert -told * (value == "head") - 4 * deviation / seeds**0.5 < off < 4 * deviation / seeds**0.5
+    assert all(mass.head + mass.tail == pytest.approx(mass.total) for mass in found)
+    assert exact.standard_error == exact.head_error == 0
 
 
 def test_clusters_are_sparse_at_every_size_and_a_ball_is_not():
