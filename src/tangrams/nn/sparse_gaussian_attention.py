@@ -7,12 +7,12 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from tangrams.kernels.gaussian_products import (
     KeySampling,
     NeighbourSearch,
     SparseGaussianKernelOperator,
-    near_product,
     sparse_gaussian_product,
 )
 from tangrams.operators import block_generator
@@ -95,7 +95,7 @@ def sparse_gaussian_attention(
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """All scores of one head."""
-    return torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
+    return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
 
 
 def _sampled(operator: SparseGaussianKernelOperator, q: Tensor, k: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,8 +104,10 @@ def _sampled(operator: SparseGaussianKernelOperator, q: Tensor, k: Tensor, x: Te
     index, weights = pairs.col[:0], x[:0]
     if operator.num_samples:
         index, weights = operator.sampling.weights(x, operator.num_samples, block_generator(operator.seed, 0))
+    # The last column again, sampled with weight zero: what the near keys alone give.
+    x, weights = torch.cat([x, x[:, -1:]], 1), F.pad(weights, (0, 1))
     y = sparse_gaussian_product(q, k, x, operator.sigma, pairs.row, pairs.col, index, weights)
-    found = near_product(q, k, x[:, -1:], operator.sigma, pairs.row, pairs.col)
+    y, found = y[:, :-1], y[:, -1:]
     # Rows without pairs, or whose keys all underflow, have no lower bound; they are computed whole by the caller.
     bounded = found >= torch.finfo(found.dtype).tiny
     return y[:, :-1] / torch.where(bounded, torch.maximum(y[:, -1:], found), 1.0), (~bounded[:, 0]).nonzero()[:, 0]
