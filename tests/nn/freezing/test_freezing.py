@@ -147,6 +147,22 @@ def test_a_mask_on_an_optimiser_with_momentum_still_holds():
     assert (model.fc.weight.detach() != before["fc.weight"]).all()
 
 
+def test_masks_follow_their_parameters_to_another_device():
+    layer = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    mask = UpdateMask(layer, {"weight": torch.eye(3, 4, dtype=torch.bool)})
+    mask.attach(optimizer)
+    torch.__future__.set_swap_module_params_on_conversion(True)  # the same parameter, elsewhere: as on a device
+    try:
+        layer.to("meta")
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert layer.weight is mask.parameters[0]
+    layer.weight.grad = torch.ones_like(layer.weight)
+    optimizer.step()
+    assert layer.weight.device.type == "meta"
+
+
 def test_masked_gradients_are_zero_in_the_norm():
     model = network()
     masks = random_entries_per_channel(model, 2)

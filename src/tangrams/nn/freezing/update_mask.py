@@ -49,9 +49,9 @@ class UpdateMask:
                     f"UpdateMask expects a mask of shape {tuple(known[name].shape)} for {name!r}, got "
                     f"{tuple(mask.shape)}"
                 )
-        self._masked = [(known[name], mask.to(known[name].device)) for name, mask in masks.items()]
-        self.parameters = [p for p, _ in self._masked]
-        self.num_trained = sum(int(mask.sum()) for _, mask in self._masked)
+        self.parameters = [known[name] for name in masks]
+        self._masks = list(masks.values())
+        self.num_trained = sum(int(mask.sum()) for mask in self._masks)
         if not self.num_trained:
             raise ValueError("UpdateMask marks no entry: there is nothing to train")
 
@@ -74,17 +74,22 @@ class UpdateMask:
 
         def keep(*_: Any) -> None:
             before[:] = [p.detach().clone() for p in self.parameters]
-            for p, mask in self._masked:
+            for p, mask in self._marked():
                 if p.grad is not None:
                     p.grad.masked_fill_(~mask, 0)
 
         def put_back(*_: Any) -> None:
             with torch.no_grad():
-                for (p, mask), old in zip(self._masked, before, strict=True):
+                for (p, mask), old in zip(self._marked(), before, strict=True):
                     p.copy_(torch.where(mask, p, old))
             before.clear()
 
         return UpdateMaskHandle(optimizer.register_step_pre_hook(keep), optimizer.register_step_post_hook(put_back))
+
+    def _marked(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """The parameters with their masks, which follow them to another device."""
+        self._masks = [mask.to(p.device) for p, mask in zip(self.parameters, self._masks, strict=True)]
+        return list(zip(self.parameters, self._masks, strict=True))
 
 
 class UpdateMaskHandle:
