@@ -1,5 +1,7 @@
 """Products of sparse matrices."""
 
+import pickle
+
 import networkx
 import numpy as np
 import pytest
@@ -30,7 +32,9 @@ from tangrams.operators.sparse_products import (
     high_bits,
     low_bits,
     masked_spgemm,
+    meetings,
     plan_windows,
+    product,
     semiring_spgemm,
     static_loads,
     token_loads,
@@ -295,6 +299,41 @@ def test_semirings_find_shortest_steps_and_reachability():
     assert torch.equal(reach.values, torch.ones(reach.nnz, dtype=reach.values.dtype))
     plain = semiring_spgemm(a, a, PLUS_TIMES)
     assert (plain.to_dense() - a.to_dense() @ a.to_dense()).abs().max() < 1e-12
+
+
+def test_a_semiring_product_holds_the_pairs_of_a_few_rows_at_once(monkeypatch):
+    a, held = random(40, 40, 0.2), []
+
+    def watched(*args):
+        left, right = meetings(*args)
+        held.append(len(left))
+        return left, right
+
+    whole = semiring_spgemm(a, a, MIN_PLUS)
+    monkeypatch.setattr(product, "meetings", watched)
+    monkeypatch.setattr(product, "PORTION", 150)
+    found = semiring_spgemm(a, a, MIN_PLUS)
+    assert max(held) <= max(150, int(flops_per_row(a, a).max())) < sum(held)
+    assert sum(held) == int(flops_per_row(a, a).sum())
+    for part, whole_part in zip(found, whole, strict=True):
+        assert part == whole_part if isinstance(part, int) else torch.equal(part, whole_part)
+    empty = semiring_spgemm(random(3, 4, 0.0), random(4, 5, 0.0), MIN_PLUS)
+    assert (empty.shape, empty.nnz) == ((3, 5), 0)
+
+
+def test_the_operator_sorts_its_transpose_once(monkeypatch):
+    a, b = random(20, 15, 0.3), random(15, 12, 0.3, seed=1)
+    operator, sorts = SparseProductOperator(a=a, b=b), []
+    transpose = CSR.transpose
+    monkeypatch.setattr(CSR, "transpose", lambda self: sorts.append(1) or transpose(self))
+    u = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    dense = spgemm(a, b).to_dense()
+    for _ in range(3):
+        assert (operator.mT @ u - dense.mT @ u).abs().max() < 1e-12
+        assert (operator.mT.mT.mT @ u - dense.mT @ u).abs().max() < 1e-12
+        assert (operator[3:5].to_dense() - dense[3:5]).abs().max() < 1e-12
+    assert len(sorts) == 2
+    assert len(pickle.dumps(operator)) == len(pickle.dumps(SparseProductOperator(a=a, b=b)))
 
 
 def test_the_operator_forms_nothing_until_asked():

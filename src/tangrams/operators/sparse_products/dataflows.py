@@ -88,7 +88,7 @@ class HashDataflow:
             keys.append(found + first * m)
             values.append(sums)
             probes, peak = probes + table.probes, max(peak, size + most)
-        made = _assembled(a, b, keys, values)
+        made = assembled(a, b, keys, values)
         return made, ProductStats(sum(plan.flops), made.nnz, peak, probes, plan.flops)
 
 
@@ -129,7 +129,7 @@ class DenseDataflow:
             values.append(sums[found])
             flops.append(int(work[start:stop].sum()))
             peak = max(peak, len(sums) + most)
-        made = _assembled(a, b, keys, values)
+        made = assembled(a, b, keys, values)
         return made, ProductStats(sum(flops), made.nnz, peak, per_window=tuple(flops))
 
 
@@ -218,7 +218,7 @@ class LibraryDataflow:
         """
         flops = int(flops_per_row(a, b).sum())
         if not flops:  # empty factors confuse the libraries
-            return _assembled(a, b, [], []), ProductStats(0, 0, 0)
+            return assembled(a, b, [], []), ProductStats(0, 0, 0)
         made = torch.sparse.mm(a.to_torch(), b.to_torch())
         crow, col = made.crow_indices().to(a.col.dtype), made.col_indices().to(a.col.dtype)
         found = _with_sorted_columns(CSR(crow, col, made.values(), b.num_cols))
@@ -282,11 +282,18 @@ def _merged(a: CSR, b: CSR, keys: Tensor, values: Tensor) -> CSR:
     keys, order = torch.sort(keys, stable=True)
     distinct, where = torch.unique_consecutive(keys, return_inverse=True)
     sums = values.new_zeros(len(distinct)).index_add_(0, where, values[order])
-    return _assembled(a, b, [distinct], [sums])
+    return assembled(a, b, [distinct], [sums])
 
 
-def _assembled(a: CSR, b: CSR, keys: list[Tensor], values: list[Tensor]) -> CSR:
-    """A canonical matrix from sorted places."""
+def assembled(a: CSR, b: CSR, keys: list[Tensor], values: list[Tensor]) -> CSR:
+    """A canonical matrix from sorted places.
+
+    Args:
+        a: the left factor, which gives the rows.
+        b: the right factor, which gives the columns.
+        keys: ``row · m + column`` of all entries, ascending, in portions.
+        values: theirs.
+    """
     n, m = a.shape[0], b.num_cols
     codes = torch.cat(keys) if keys else a.col[:0]
     sums = torch.cat(values) if values else a.values[:0]

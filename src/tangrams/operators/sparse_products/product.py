@@ -14,8 +14,17 @@ from torch.autograd.function import once_differentiable
 
 from tangrams.operators.feature_matrix import FeatureMatrix
 from tangrams.operators.opaque import OpaqueOperator, fold, unfold
-from tangrams.operators.sparse_products.csr import CSR, check_product, csr_matmul, meetings, portions
-from tangrams.operators.sparse_products.dataflows import AutomaticDataflow, Dataflow
+from tangrams.operators.sparse_products.csr import (
+    CSR,
+    PORTION,
+    check_product,
+    csr_matmul,
+    cut,
+    flops_per_row,
+    meetings,
+    portions,
+)
+from tangrams.operators.sparse_products.dataflows import AutomaticDataflow, Dataflow, assembled
 
 
 def spgemm(a: CSR, b: CSR, *, dataflow: Dataflow | None = None) -> CSR:
@@ -161,19 +170,25 @@ MIN_PLUS = Semiring(torch.add, "amin")
 def semiring_spgemm(a: CSR, b: CSR, semiring: Semiring) -> CSR:
     """The product over another semiring; places without a pair of entries are absent. Not differentiable.
 
+    Runs of rows with at most :data:`~tangrams.operators.sparse_products.csr.PORTION` pairs of entries are in hand at
+    once, or one row.
+
     Args:
         a: ``(n, k)``.
         b: ``(k, m)``.
         semiring: :data:`MIN_PLUS`, :data:`OR_AND`, or another.
     """
     check_product(a, b, "semiring_spgemm")
-    left, right = meetings(a, b, 0, a.nnz)
-    codes = a.row[left] * b.num_cols + b.col[right]
-    distinct, where = torch.unique(codes, return_inverse=True)
-    values = semiring.multiply(a.values.detach()[left], b.values.detach()[right])
-    out = values.new_zeros(len(distinct)).scatter_reduce(0, where, values, semiring.reduce, include_self=False)
-    row = torch.div(distinct, max(b.num_cols, 1), rounding_mode="floor")
-    return CSR.from_entries(row, distinct - row * b.num_cols, out, (a.shape[0], b.num_cols))
+    row, a_values, b_values = a.row, a.values.detach(), b.values.detach()
+    places, reduced = [], []
+    for first, last in cut(flops_per_row(a, b), PORTION):
+        left, right = meetings(a, b, int(a.crow[first]), int(a.crow[last]))
+        distinct, where = torch.unique(row[left] * b.num_cols + b.col[right], return_inverse=True)
+        values = semiring.multiply(a_values[left], b_values[right])
+        out = values.new_zeros(len(distinct)).scatter_reduce(0, where, values, semiring.reduce, include_self=False)
+        places.append(distinct)
+        reduced.append(out)
+    return assembled(a, b, places, reduced)
 
 
 def graph_square(adjacency: CSR) -> CSR:
@@ -225,6 +240,10 @@ class SparseProductOperator(OpaqueOperator):
         a, b = a._replace(values=a.values.detach()), b._replace(values=b.values.detach())
         super().__init__(a=a, b=b)
         self.a, self.b = a, b
+        self._transposed: SparseProductOperator | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_transposed": None}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -257,7 +276,10 @@ class SparseProductOperator(OpaqueOperator):
         return self._transpose_nonbatch()._matmul(rhs)
 
     def _transpose_nonbatch(self) -> SparseProductOperator:
-        return SparseProductOperator(a=self.b.transpose(), b=self.a.transpose())
+        if self._transposed is None:  # sorted once: solvers ask for it at every step
+            self._transposed = SparseProductOperator(a=self.b.transpose(), b=self.a.transpose())
+            self._transposed._transposed = self
+        return self._transposed
 
     def _submatrix(self, row: Tensor | None, col: Tensor | None) -> LinearOperator:
         if row is None:
