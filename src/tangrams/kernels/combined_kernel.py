@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,14 +37,26 @@ class CombinedKernel(Kernel):
         """The first kernel's."""
         return self.kernels[0].num_outputs_per_input(x1, x2)  # type: ignore[operator]
 
-    def _combine(self, values: list[Tensor]) -> Tensor:
+    def _combine(self, values: Iterator[Tensor]) -> Tensor:
+        """Hook: the combined block; the kernels' own come one at a time, so that not all are in memory at once."""
         raise NotImplementedError
 
     def _gram(self, x: Any, y: Any) -> Tensor:
-        return self._combine([block(kernel, x, y) for kernel in self.kernels])  # type: ignore[arg-type]
+        return self._combine(self._alike(block(kernel, x, y) for kernel in self.kernels))  # type: ignore[arg-type]
 
     def _diag(self, x: Any) -> Tensor:
-        return self._combine([diagonal(kernel, x) for kernel in self.kernels])  # type: ignore[arg-type]
+        return self._combine(self._alike(diagonal(kernel, x) for kernel in self.kernels))  # type: ignore[arg-type]
+
+    def _alike(self, values: Iterator[Tensor]) -> Iterator[Tensor]:
+        shape = None
+        for value in values:
+            shape = shape or value.shape
+            if value.shape != shape:  # sums and products would broadcast one sample's rows
+                raise ValueError(
+                    f"{type(self).__name__} needs kernels of as many outputs per sample, got blocks of shape "
+                    f"{tuple(shape)} and {tuple(value.shape)}"
+                )
+            yield value
 
     def _answer_dtype(self, x: Any) -> torch.dtype:
         return self.kernels[0]._answer_dtype(x)  # type: ignore[operator]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from tangrams.kernels.base import Kernel
 from tangrams.kernels.combined_kernel import CombinedKernel, block, diagonal
@@ -17,8 +18,8 @@ class PosteriorKernel(CombinedKernel):
     .. math:: k(x, x') - k(x, X) (k(X, X) + σ^2 I)^{-1} k(X, x')
 
     Conditioning twice is conditioning on the union. The factor is computed once, in float64, and again when a
-    hyper-parameter of the kernel has changed; a network behind the kernel must stay as it is. For feature rows
-    :class:`~tangrams.learners.selection.PosteriorFeatures`.
+    hyper-parameter of the kernel has changed; a network behind the kernel must stay as it is. The labelled
+    samples follow ``.to(…)``. For feature rows :class:`~tangrams.learners.selection.PosteriorFeatures`.
 
     Args:
         kernel: k.
@@ -44,6 +45,12 @@ class PosteriorKernel(CombinedKernel):
         self.noise = float(noise)
         self.labelled = x
         self._known: tuple[list[Tensor], Tensor] | None = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PosteriorKernel:
+        super()._apply(fn, recurse)
+        self.labelled = tree_map_only(Tensor, fn, self.labelled)
+        self._known = None
+        return self
 
     @property
     def kernel(self) -> Kernel:

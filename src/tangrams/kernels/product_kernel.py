@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -30,5 +33,5 @@ class ProductKernel(CombinedKernel):
         tensor([[-3.]])
     """
 
-    def _combine(self, values: list[Tensor]) -> Tensor:
-        return torch.stack(values).prod(0)
+    def _combine(self, values: Iterator[Tensor]) -> Tensor:
+        return reduce(torch.mul, values)

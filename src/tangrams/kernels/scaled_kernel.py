@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -55,5 +56,5 @@ class ScaledKernel(CombinedKernel):
             raise ValueError(f"ScaledKernel cannot bring a mean diagonal of {mean} to one: the kernel is zero on x")
         return cls(kernel, 1 / mean)
 
-    def _combine(self, values: list[Tensor]) -> Tensor:
-        return self.scale * values[0]
+    def _combine(self, values: Iterator[Tensor]) -> Tensor:
+        return self.scale * next(values)

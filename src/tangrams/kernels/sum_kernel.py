@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -28,5 +31,5 @@ class SumKernel(CombinedKernel):
         tensor([2., 2.])
     """
 
-    def _combine(self, values: list[Tensor]) -> Tensor:
-        return torch.stack(values).sum(0)
+    def _combine(self, values: Iterator[Tensor]) -> Tensor:
+        return reduce(torch.add, values)
