@@ -64,11 +64,12 @@ def measure(
     falls = all(np.diff(deep["cascade"]) < 0)
     good = [
         max(row["error"] for row in inverse) < 1e-10 and inverse[-1]["ratio"] > 5,
-        mean["cascade"] >= 0.97 and mean["cascade"] > mean["logistic regression"],
+        mean["cascade"] >= 0.97 and mean["cascade"] >= _rival(mean),
         slopes["cascade"] < slopes["one global spline"] - 0.5,
         falls and deep["accuracy"] > 0.9,
         step["ratio"] > 1,
     ]
+    good += [] if images is None else [images["cascade"] >= _rival(images)]
     verdict = "holds" if all(good) else "holds in part" if any(good) else "does not hold"
     spread = float(np.std(accuracy["cascade"], ddof=1)) / np.sqrt(seeds)
     sentence = (
@@ -98,6 +99,11 @@ def measure(
         "mnist": images,
     }
     return Evidence(verdict, sentence, numbers, _figure(inverse, accuracy, sizes, times, deep))
+
+
+def _rival(accuracy: dict[str, float]) -> float:
+    """The better of the two baselines."""
+    return max(accuracy["logistic regression"], accuracy["RBF-SVM"])
 
 
 def _inverse(m: int) -> dict[str, float]:
@@ -248,8 +254,8 @@ CLAIM = Claim(
     slug="polyharmonic-packages",
     statement=(
         "Packages of polyharmonic splines on the constellation {0, ±eᵢ} have forward passes and derivatives in closed "
-        "form, linear in the dimension; their cascades train at great depth without skips, and scale in the number of "
-        "samples where one global spline is cubic."
+        "form, linear in the dimension; their cascades train at great depth without skips, are as accurate as the "
+        "usual baselines, and scale in the number of samples where one global spline is cubic."
     ),
     baselines=("logistic regression", "RBF support vector machine", "one spline of the same kernel over all samples"),
     measure=measure,
@@ -305,4 +311,5 @@ CLAIM = Claim(
             },
         },
     },
+    data={"full": ("mnist",), "gpu": ("mnist",)},
 )
