@@ -161,6 +161,28 @@ def test_wide_word_vectors_approach_their_limit():
     assert CBOW(7, 3).word_vectors().shape == (7, 3)
 
 
+def test_sparse_gradients_train_the_same_limit_and_touch_the_rows_at_hand():
+    contexts, candidates = words(6, seeded())
+    contexts, candidates = contexts.clamp_max(4), candidates.clamp_max(5)
+    runs = []
+    for sparse in (True, False):
+        model = CBOW.infinite(7, sparse=sparse)
+        optimiser = torch.optim.SGD(model.parameters(), lr=2.0)
+        for _ in range(5):
+            optimiser.zero_grad()
+            negative_sampling_loss(model(contexts, candidates)).backward()
+            optimiser.step()
+        runs.append((model.input.detach(), model.output.detach()))
+        assert model.input.grad.is_sparse == sparse
+    for a, b in zip(*runs, strict=True):
+        torch.testing.assert_close(a, b)
+    gradient = CBOW.infinite(7)
+    negative_sampling_loss(gradient(contexts, candidates)).backward()
+    touched = (gradient.input.grad, contexts.clamp_min(0)), (gradient.output.grad, candidates)
+    for grad, seen in touched:
+        assert set(grad.coalesce().indices()[0].tolist()) == set(seen.flatten().tolist())
+
+
 def test_the_loss_of_negative_sampling_is_the_logistic_one():
     scores = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
     expected = nn.functional.binary_cross_entropy_with_logits(scores, torch.tensor([[1.0, 0, 0]] * 2), reduction="sum")
@@ -177,6 +199,8 @@ def test_bad_sizes_are_refused():
         LinearNetwork(torch.zeros(4, 3), [torch.zeros(4, 5)], torch.zeros(1, 4))
     with pytest.raises(ValueError, match="sizes ≥ 1"):
         CBOW(0, 3)
+    with pytest.raises(ValueError, match="needs a word"):
+        CBOW.infinite(0)
 
 
 def test_sampling_leaves_the_global_stream_alone():
