@@ -2,9 +2,10 @@
 
 :func:`digits` is the study's default; :func:`plant` puts known mistakes into any labelled samples; :func:`load` reads
 public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked download.
-:func:`rmat` draws graphs.
+:func:`rmat` draws graphs, :func:`planted_analogies` a text whose word vectors have something to know.
 """
 
+from tangrams.data.analogies import planted_analogies
 from tangrams.data.augment import flip_and_crop
 from tangrams.data.corpus import Corpus, context_windows
 from tangrams.data.densities import eight_gaussians, image_density, two_modes
@@ -74,6 +75,7 @@ __all__ = [
     "nonpolynomial",
     "parametric_curve",
     "plant",
+    "planted_analogies",
     "rmat",
     "skewed_spiral",
     "sphere_quadrature",

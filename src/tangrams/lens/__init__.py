@@ -14,6 +14,7 @@ sizes.
 :func:`gamma_statistics` and :func:`dead_channels` say which channels BatchNorm has switched off,
 :class:`ActivationMemoryMeter` what a forward pass holds for the backward pass.
 :func:`sensitivity` says how much a prediction moves with its input, :func:`sensitivity_parts` what drives it.
+:func:`analogy_accuracy` asks word vectors for the fourth word.
 
 What the study asks: :func:`smoother_explanations` which samples stand behind a prediction,
 :func:`find_label_errors` which labels look wrong, :func:`exact_duplicates`, :func:`near_duplicates` and
@@ -144,6 +145,7 @@ from tangrams.lens.spectral_bias import (
 )
 from tangrams.lens.spectral_condition import LayerMotion, rms_norm, spectral_report
 from tangrams.lens.transfer import SuperConsistency, TransferCurve, super_consistency, transfer_curve
+from tangrams.lens.word_analogies import analogy_accuracy
 
 __all__ = [
     "ActivationMemoryMeter",
@@ -191,6 +193,7 @@ __all__ = [
     "TraceEstimate",
     "TransferCurve",
     "agreements",
+    "analogy_accuracy",
     "attribution_precision_recall",
     "background_sensitivity",
     "band_psnr",
