@@ -12,6 +12,7 @@ from tangrams.kernels.gaussian_products import (
     E2LSH,
     AssumptionViolatedWarning,
     ExactSearch,
+    KDTreeSearch,
     LSHSearch,
     SparseGaussianKernelOperator,
     SquaredNormSampling,
@@ -238,11 +239,33 @@ def test_hubs_are_found_and_made_exact():
     assert float((relieved.mT @ u - gaussian_product(k, q, u, 1.0)).norm()) < 0.1 * float(u.norm())
 
 
-@pytest.mark.parametrize("keys", [torch.tensor([3, 5, 3]), torch.arange(40)])
-def test_exact_keys_may_repeat_and_may_be_all(keys):
+@pytest.mark.parametrize("search", [ExactSearch(), LSHSearch(1e-9)], ids=["exact", "lsh"])
+@pytest.mark.parametrize("keys", [torch.tensor([3, 5, 3]), torch.arange(40)], ids=["some", "all"])
+def test_exact_keys_may_repeat_and_may_be_all(keys, search):
     q, k, x = normal(30, 3), normal(40, 3, seed=1), normal(40, 2, seed=2)
-    operator = build(q, k, 1.0, tau=0.0, exact_keys=keys)
+    operator = build(q, k, 1.0, tau=0.0, exact_keys=keys, search=search)
     assert (operator @ x - gaussian_product(q, k, x, 1.0)).abs().max() < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore::tangrams.kernels.gaussian_products.AssumptionViolatedWarning")
+def test_the_largest_threshold_leaves_all_but_equal_points_to_sampling():
+    q = 60 * normal(300, 3)
+    k, x = torch.cat([60 * normal(400, 3, seed=1), q[:5]]), normal(405, 2, seed=2)
+    for search in (ExactSearch(), LSHSearch()):
+        operator = build(q, k, 1.0, tau=1.0, search=search)
+        assert float((operator @ x - gaussian_product(q, k, x, 1.0)).norm()) < 0.1 * float(x.norm())
+
+
+@pytest.mark.filterwarnings("ignore::tangrams.kernels.gaussian_products.AssumptionViolatedWarning")
+@pytest.mark.parametrize("search", [ExactSearch(), KDTreeSearch(), LSHSearch()], ids=["exact", "k-d tree", "lsh"])
+def test_pairs_at_one_distance_that_do_not_fit_are_left_to_sampling(search):
+    """A lattice: 100 pairs at distance 0 fit, 360 at distance 1 do not."""
+    q = torch.cartesian_prod(torch.arange(10.0, dtype=torch.float64), torch.arange(10.0, dtype=torch.float64))
+    operator = build(q, q, 0.5, tau=0.1, search=search, max_pairs=150)
+    pairs = operator.near_pairs
+    assert torch.equal(pairs.row, pairs.col)
+    lost = gaussian_block(q, q, 0.5).index_put((pairs.row, pairs.col), torch.zeros((), dtype=torch.float64))
+    assert operator.plan.tail == pytest.approx(float(lost.square().sum()))
 
 
 class Capped:

@@ -104,6 +104,16 @@ def test_nothing_near_is_no_pair():
         assert len(search.pairs(q, k, 0.5, 10)) == 0
 
 
+@pytest.mark.parametrize("search", [ExactSearch(), KDTreeSearch(), LSHSearch()], ids=["exact", "k-d tree", "lsh"])
+def test_no_points_and_no_radius_are_fine(search):
+    q, k = normal(30, 3), normal(40, 3, seed=1)
+    for some in (search.pairs(q[:0], k, 1.0, 10), search.pairs(q, k[:0], 1.0, 10), search.pairs(q[:0], k[:0], 0.0, 10)):
+        assert (len(some), some.inclusion.shape, some.dropped) == (0, (0,), 0)
+    grid = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
+    assert codes(search.pairs(grid, grid.repeat(2, 1), 0.0, 99), 8) == [0, 4, 9, 13, 18, 22, 27, 31]
+    assert len(search.pairs(grid[:1], grid[:1], 0.0, 99)) == 1
+
+
 def test_swapped_pairs_are_those_of_the_transpose():
     q, k = normal(60, 3), normal(50, 3, seed=1)
     swapped = ExactSearch().pairs(q, k, 1.0, 10**6).swapped()

@@ -131,7 +131,7 @@ class E2LSH:
             between = queries.index_select(0, row).sub_(keys.index_select(0, col))
             found.add(row, col, torch.linalg.vecdot(between, between))
         row, col, squared, reached = found.result(queries)
-        return NearPairs(row, col, squared, self.inclusion(squared.sqrt()), reached, self.dropped)
+        return NearPairs(row, col, squared, self.inclusion(squared.sqrt()), reached, self.dropped + found.dropped)
 
 
 def _expand(low: Tensor, count: Tensor, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -185,9 +185,13 @@ class LSHSearch:
             radius: the distance at which ``miss`` holds.
         """
         (n, d), m = queries.shape, len(keys)
+        if not n or not m:  # nothing to find, and no distance to size by
+            return E2LSH(d, radius or 1.0, 1, 1, seed=self.seed)
         generator = block_generator(self.seed, -1)
         sample = [p[torch.randint(len(p), (512,), generator=generator).to(p.device)] for p in (queries, keys)]
         distances = squared_distances(*sample).sqrt().flatten().double()
+        if not radius:  # equal points share every cell: sized to tell apart what is not equal
+            radius = 1e-3 * float(distances.max()) or 1.0
         at_radius = torch.tensor(float(radius), dtype=torch.float64)
         best: tuple[float, float, int, int] | None = None
         for width in (radius * factor for factor in (1.0, 2.0, 4.0, 8.0)):

@@ -23,7 +23,8 @@ class NearPairs:
         squared: ``‖qᵢ − kⱼ‖²``.
         inclusion: the probability that the search finds a pair at that distance.
         radius: what was searched within, less where the pairs would not fit.
-        dropped: comparisons that a cap spared the search: of pairs lost so, ``inclusion`` knows nothing.
+        dropped: comparisons that a cap spared the search, and pairs at one distance that would not fit: of pairs lost
+            so, ``inclusion`` and the radius know nothing.
     """
 
     row: Int64[Tensor, "p"]
@@ -75,6 +76,7 @@ class PairCollector:
 
     def __init__(self, num_keys: int, radius: float, max_pairs: int) -> None:
         self.num_keys, self.squared_radius, self.max_pairs = num_keys, radius * radius, max_pairs
+        self.dropped = 0
         self._codes: list[Tensor] = []
         self._squared: list[Tensor] = []
         self._held = 0
@@ -103,7 +105,8 @@ class PairCollector:
         if len(codes) > self.max_pairs:
             self.squared_radius = float(squared.kthvalue(self.max_pairs).values)
             keep = squared <= self.squared_radius
-            if int(keep.sum()) > self.max_pairs:  # ties at the border: all of them go
+            if int(keep.sum()) > self.max_pairs:  # ties at the border: all of them go, though the radius covers them
+                self.dropped += int((squared == self.squared_radius).sum())
                 keep = squared < self.squared_radius
             codes, squared = codes[keep], squared[keep]
         self._codes, self._squared, self._held = [codes], [squared], len(codes)
@@ -143,7 +146,7 @@ class ExactSearch:
             row, col = (squared <= found.squared_radius).nonzero(as_tuple=True)
             found.add(row + start, col, squared[row, col])
         row, col, squared, reached = found.result(queries)
-        return NearPairs(row, col, squared, torch.ones_like(squared), reached)
+        return NearPairs(row, col, squared, torch.ones_like(squared), reached, found.dropped)
 
 
 class KDTreeSearch:
@@ -169,4 +172,4 @@ class KDTreeSearch:
             row, col, distance = (torch.from_numpy(near[name].copy()).to(queries.device) for name in ("i", "j", "v"))
             found.add(row + start, col, distance.to(queries.dtype).square())
         row, col, squared, reached = found.result(queries)
-        return NearPairs(row, col, squared, torch.ones_like(squared), reached)
+        return NearPairs(row, col, squared, torch.ones_like(squared), reached, found.dropped)
