@@ -232,6 +232,25 @@ def test_the_extra_key_of_attention_starts_as_wide_as_at_the_base():
         assert float(extra.detach().std()) == pytest.approx(1 / 4, rel=5 * (2 * 1024) ** -0.5)
 
 
+def test_separate_maps_of_attention_start_as_wide_as_torch_draws_them():
+    """By Glorot's rule, over keys of a fixed size and the width; a key's map is an input weight in μP."""
+    torch.manual_seed(0)
+    wide, base = (nn.MultiheadAttention(n, 2, kdim=12, vdim=12) for n in (512, 16))
+    expected = (2 / (16 + 12)) ** 0.5
+    MaximalUpdate().apply(wide, base)
+    for weight in (wide.k_proj_weight, wide.v_proj_weight):
+        assert float(weight.detach().std()) == pytest.approx(expected, rel=5 * (2 * weight.numel()) ** -0.5)
+
+
+@pytest.mark.parametrize("rule", [Spectral(), NeuralTangent(), Standard()], ids=lambda rule: type(rule).__name__)
+def test_slopes_and_empty_rows_stay_where_torch_starts_them(rule):
+    model = nn.Sequential(nn.Embedding(5, 4, padding_idx=2), nn.Linear(4, 4), nn.PReLU(), nn.LayerNorm(4))
+    rule.apply(model)
+    assert float(model[2].weight) == 0.25
+    assert torch.equal(model[3].weight, torch.ones(4))
+    assert (model[0].weight == 0).all(1).tolist() == [False, False, True, False, False]
+
+
 def test_a_tied_readout_gets_a_multiplier_and_stays_tied():
     model = Tied(44)
     plain = copy.deepcopy(model)

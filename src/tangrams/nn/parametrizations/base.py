@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tangrams.features import ModelRef
 from tangrams.nn.parametrizations.errors import AlreadyParametrizedError, BaseShapeError, FanError
@@ -28,7 +28,8 @@ class Parametrization(ABC):
     **With a base model**, everything is relative to it: at its widths nothing changes, not by a bit, and what was
     tuned on it is tuned for every width. The model's own initial values are rescaled, on the understanding that they
     were drawn as torch draws them (their width-dependence is :attr:`Fans.reset_fan`). **Without**, the law is
-    taken by its own constants: weights are drawn anew, biases start at zero and gains at one.
+    taken by its own constants: weights are drawn anew (but for the empty row of an embedding with a ``padding_idx``),
+    biases start at zero, and gains stay where torch starts them, as it does those of norms and the slopes of PReLUs.
 
     The same function is trained by :math:`(σ, c, η_{SGD}, η_{Adam})` and by
     :math:`(σ θ, c / θ, θ^2 η_{SGD}, θ η_{Adam})`, so the conventions of different papers are one (see
@@ -107,7 +108,7 @@ class Parametrization(ABC):
         with torch.no_grad():
             for row in plan.rows:
                 if row.initial is not None:
-                    _initialise(row.parameter, row.fans.role, row.initial, base is not None, generator)
+                    _initialise(row, row.initial, base is not None, generator)
         for row in plan.rows:
             row.multiply()
             setattr(row.module, _MARK, type(self).__name__)
@@ -170,15 +171,19 @@ def width_row(place: Place, scaling: Scaling, bases: Mapping[str, Fans] | None) 
     return WidthRow(place.name, place.module, place.attribute, place.parameter, place.fans, scaling, initial)
 
 
-def _initialise(value: Tensor, role: Role, initial: float, relative: bool, generator: torch.Generator) -> None:
+def _initialise(row: WidthRow, initial: float, relative: bool, generator: torch.Generator) -> None:
+    value, role = row.parameter, row.fans.role
     if relative:
         if initial != 1:
             value.mul_(initial)
     elif role in (Role.MATRIX, Role.LOOKUP):
-        draw = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=generator.device)
-        value.copy_(draw * initial)
-    else:
-        value.fill_(1.0 if role is Role.GAIN else 0.0)
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        value.copy_(initial * torch.randn(value.shape, generator=generator, dtype=dtype, device=generator.device))
+        empty = getattr(row.module, "padding_idx", None)
+        if role is Role.LOOKUP and empty is not None:
+            value[empty] = 0.0
+    elif role is Role.BIAS:
+        value.zero_()
 
 
 def _base_fans(model: nn.Module, base: nn.Module, rules: Mapping[str, FanRule]) -> dict[str, Fans]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -140,10 +140,15 @@ def _normalisation(module: nn.Module) -> Mapping[str, FanRule]:
 def _attention(module: nn.MultiheadAttention) -> Mapping[str, FanRule]:
     width = module.embed_dim
     rules: dict[str, FanRule] = {"in_proj_weight": _stacked(width, width), "in_proj_bias": bias_fans}
-    rules |= dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), matrix_fans)
+    rules |= dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), _glorot_fans)
     # Torch draws the extra key and value with deviation width^-1/2, as a weight (width, width).
     extra = _bias_of(matrix_fans(torch.Size((width, width))))
     return rules | dict.fromkeys(("bias_k", "bias_v"), extra)
+
+
+def _glorot_fans(shape: torch.Size) -> Fans:
+    """Torch draws the separate maps of attention by Glorot's rule, over inputs and outputs."""
+    return replace(matrix_fans(shape), reset_fan=sum(shape))
 
 
 def _recurrent(module: nn.RNNBase) -> Mapping[str, FanRule]:
