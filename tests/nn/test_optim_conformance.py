@@ -156,6 +156,20 @@ def test_a_weight_without_entries_is_passed_over(optimizer):
     assert weight.detach().diagonal().lt(0).all()
 
 
+@pytest.mark.parametrize("optimizer", [SpectralSGD, FrobeniusSGD])
+@pytest.mark.parametrize("size", [1e-6, 2e3])
+def test_half_precision_does_not_feel_the_size_of_a_gradient(optimizer, size):
+    """In float16 the squares of these gradients vanish or overflow, and so does one over a small norm."""
+    moved = []
+    for dtype in (torch.float16, torch.float64):
+        weight = nn.Parameter(torch.zeros(40, 40, dtype=dtype))
+        gradient = torch.randn(40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        weight.grad = (size * gradient).to(torch.float16).to(dtype)
+        optimizer([weight], lr=0.1).step()
+        moved.append(weight.detach().double())
+    assert float((moved[0] - moved[1]).norm() / moved[1].norm()) < 1e-3
+
+
 def test_bad_options_and_views_are_refused():
     for options, word in (({"lr": -1.0}, "lr ≥ 0"), ({"lr": 0.1, "momentum": 1.0}, "momentum")):
         with pytest.raises(ValueError, match=word):

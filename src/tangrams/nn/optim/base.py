@@ -108,11 +108,12 @@ class NormalizedSGD(DenseOptimizer):
             else:
                 gradient = state["momentum_buffer"] = gradient.clone()
         view = group["view"] or _matrix_view(p)
-        norm = self._norms(gradient.reshape(view), state).max()
+        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))  # half precision over- and underflows
+        norm = self._norms(wide.reshape(view), state).max()
         target = math.sqrt(view[1] / view[2]) if group["target"] is None else group["target"]
         # Zero over zero is no step; a where, so that nothing waits for the device.
         factor = torch.where(norm > 0, -group["lr"] * target / norm, torch.zeros_like(norm))
-        p.add_(gradient * factor.to(gradient.dtype))
+        p.add_((wide * factor).to(p.dtype))
 
 
 def _matrix_view(p: Tensor) -> tuple[int, int, int]:
