@@ -53,6 +53,19 @@ def test_the_lazy_parametrization_freezes_features_and_the_standard_one_blows_up
     assert standard.change_slope("2") > 0.6
 
 
+def test_layers_that_are_held_in_eval_mode_stay_so():
+    def train(width, seed):
+        model = nn.Sequential(nn.Linear(8, width), nn.BatchNorm1d(width), nn.Linear(width, 1)).train()
+        model[1].eval()
+
+        def step():
+            assert [module.training for module in model] == [True, False, True]
+
+        return model, step
+
+    coordinate_check(train, (2, 4), X, steps=1, seeds=1)
+
+
 def test_sizes_are_means_of_absolute_activations_from_the_start():
     torch.manual_seed(0)
     model = build(64)

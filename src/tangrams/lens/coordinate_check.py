@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tangrams.features import ModelRef
+
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 
 
@@ -90,14 +92,9 @@ def coordinate_check(
 
 
 def _activations(model: nn.Module, x: Any) -> dict[str, Tensor]:
-    mode = model.training
-    try:
-        model.eval()
-        with torch.no_grad(), _outputs(model) as found:
-            output = model(*x) if isinstance(x, tuple) else model(x)
-        return {**found, "output": output}
-    finally:
-        model.train(mode)
+    with ModelRef(model).session() as network, torch.no_grad(), _outputs(network) as found:
+        output = network(*x) if isinstance(x, tuple) else network(x)
+    return {**found, "output": output}
 
 
 @contextmanager
