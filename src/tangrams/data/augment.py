@@ -24,7 +24,7 @@ def flip_and_crop(
     if padding < 0:
         raise ValueError(f"flip_and_crop expects padding ≥ 0, got {padding}")
     n, _, h, w = images.shape
-    mirrored = torch.rand(n, generator=generator) < 0.5
+    mirrored = torch.rand(n, generator=generator, dtype=torch.float32) < 0.5
     top, left = torch.randint(2 * padding + 1, (2, n), generator=generator)
     columns = torch.where(mirrored[:, None], torch.arange(w).flip(0), torch.arange(w))
     rows = (top[:, None] + torch.arange(h)).to(images.device)

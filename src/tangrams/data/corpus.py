@@ -51,9 +51,10 @@ class Corpus:
             threshold: t, a share of the text.
             generator: draws.
         """
-        ratio = threshold * self.counts.sum() / self.counts
+        ratio = threshold * self.counts.sum() / self.counts.to(torch.float32)
         keep = (ratio.sqrt() + ratio).clamp_max(1)
-        return self.tokens[torch.rand(len(self.tokens), generator=generator) < keep[self.tokens]]
+        drawn = torch.rand(len(self.tokens), generator=generator, dtype=torch.float32).to(keep.device)
+        return self.tokens[drawn < keep[self.tokens]]
 
     def noise(self) -> Float[Tensor, "v"]:
         """The distribution of negative samples, counts to the power 3/4."""
@@ -77,8 +78,9 @@ def context_windows(tokens: Int[Tensor, "n"], window: int, *, generator: torch.G
     """
     if window < 1:
         raise ValueError(f"context_windows needs window ≥ 1, got {window}")
-    offsets = torch.tensor([o for o in range(-window, window + 1) if o])
-    at = torch.arange(len(tokens))[:, None] + offsets
-    reach = torch.randint(1, window + 1, (len(tokens), 1), generator=generator)
+    device = tokens.device
+    offsets = torch.tensor([o for o in range(-window, window + 1) if o], device=device)
+    at = torch.arange(len(tokens), device=device)[:, None] + offsets
+    reach = torch.randint(1, window + 1, (len(tokens), 1), generator=generator).to(device)
     inside = (at >= 0) & (at < len(tokens)) & (offsets.abs() <= reach)
     return torch.where(inside, tokens[at.clamp(0, max(len(tokens) - 1, 0))], -1)

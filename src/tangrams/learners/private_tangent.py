@@ -205,7 +205,7 @@ class _Draws:
         """Which of n samples are drawn, each with probability ``rate``."""
         if self._generator is None:
             return torch.from_numpy(np.flatnonzero(self._fresh.random(n) < rate))
-        return (torch.rand(n, generator=self._generator) < rate).nonzero().squeeze(1)
+        return (torch.rand(n, generator=self._generator, dtype=torch.float32) < rate).nonzero().squeeze(1)
 
 
 def clipped_gradient(

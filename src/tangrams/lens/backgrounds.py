@@ -66,6 +66,6 @@ def grain(sigma: float, *, seed: int = 0) -> Change:
 
     def change(images: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return images + sigma * torch.randn(images.shape, generator=generator).to(images)
+        return images + sigma * torch.randn(images.shape, generator=generator, dtype=torch.float32).to(images)
 
     return change

@@ -301,7 +301,7 @@ def _silent_units(model: nn.Module, inputs: Inputs, seed: int, batch_size: int) 
             outputs = logits_of(inputs.slice(start, start + batch_size).call(model))
             if not outputs.requires_grad:
                 return {}
-            mix = torch.randn(outputs.shape, generator=generator).to(outputs)
+            mix = torch.randn(outputs.shape, generator=generator, dtype=torch.float32).to(outputs)
             places = [(path, output, axis) for path, calls in kept.items() for output, axis in calls]
             gradients = torch.autograd.grad((outputs * mix).sum(), [p[1] for p in places], allow_unused=True)
             for (path, output, axis), gradient in zip(places, gradients, strict=True):

@@ -163,6 +163,19 @@ def test_masks_follow_their_parameters_to_another_device():
     assert layer.weight.device.type == "meta"
 
 
+def test_draws_do_not_depend_on_the_default_dtype():
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).float()
+            init_batchnorm_(model, generator=torch.Generator().manual_seed(0))
+            found.append((model[1].weight.detach(), random_entries_per_channel(model, 2)["0.weight"]))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_masked_gradients_are_zero_in_the_norm():
     model = network()
     masks = random_entries_per_channel(model, 2)

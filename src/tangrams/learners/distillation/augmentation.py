@@ -45,7 +45,7 @@ class ImageAugmentation:
             generator: on the CPU.
         """
         n, _, h, w = images.shape
-        u = 2 * torch.rand(8, n, generator=generator).to(images) - 1  # between −1 and 1
+        u = 2 * torch.rand(8, n, generator=generator, dtype=torch.float32).to(images) - 1  # between −1 and 1
         zoom = 1 - self.crop * (u[0] + 1) / 2
         mirror = torch.where(u[1] < 0, -1.0, 1.0) if self.flip else torch.ones_like(zoom)
         angle = u[2] * math.radians(self.rotate)
@@ -63,7 +63,7 @@ class ImageAugmentation:
     def _square(self, n: int, h: int, w: int, generator: torch.Generator) -> Tensor:
         """Where a square around a random pixel is: ``(n, 1, h, w)``."""
         half = self.cutout * torch.tensor([h, w]) / 2
-        centre = torch.rand(n, 2, generator=generator) * torch.tensor([h, w])
+        centre = torch.rand(n, 2, generator=generator, dtype=torch.float32) * torch.tensor([h, w])
         rows = (torch.arange(h) + 0.5 - centre[:, :1]).abs() < half[0]
         columns = (torch.arange(w) + 0.5 - centre[:, 1:]).abs() < half[1]
         return (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -95,6 +95,6 @@ def init_batchnorm_(
     if not low <= high:
         raise ValueError(f"init_batchnorm_ expects low ≤ high, got {low} and {high}")
     for layer in batchnorm_layers(model).values():
-        draw = torch.rand(layer.weight.shape, generator=generator)
+        draw = torch.rand(layer.weight.shape, generator=generator, dtype=torch.float32)
         layer.weight.copy_(low + (high - low) * draw)
         layer.bias.fill_(beta)

@@ -133,7 +133,7 @@ def random_entries_per_channel(
         channels, size = len(module.weight), module.weight[0].numel()
         if not 1 <= count <= size:
             raise ValueError(f"{name!r} has {size} entries per output channel, {count} were asked for")
-        places = torch.rand(channels, size, generator=generator).topk(count).indices
+        places = torch.rand(channels, size, generator=generator, dtype=torch.float32).topk(count).indices
         mask = torch.zeros(channels, size, dtype=torch.bool).scatter_(1, places, True)
         masks[f"{name}.weight" if name else "weight"] = mask.reshape(module.weight.shape)
     if not masks:

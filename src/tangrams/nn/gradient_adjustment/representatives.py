@@ -56,7 +56,8 @@ class RandomMember(Representatives):
 
     def __call__(self, index: Int[Tensor, "g p"], error: Float[Tensor, "n"]) -> Int[Tensor, "g"]:
         """One of the members that are present, each as likely."""
-        priority = torch.rand(index.shape, generator=block_generator(self.seed, self.draws)).to(index.device)
+        generator = block_generator(self.seed, self.draws)
+        priority = torch.rand(index.shape, generator=generator, dtype=torch.float32).to(index.device)
         self.draws += 1
         return _at(index, torch.where(index >= 0, priority, -1.0).argmax(1))
 
