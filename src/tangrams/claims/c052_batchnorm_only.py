@@ -33,6 +33,7 @@ from tangrams.nn import (
 )
 
 _THRESHOLDS = (0.01, 0.05)
+"""Below the first a channel counts as switched off; training that is short leaves more below the second."""
 
 
 def measure(
@@ -196,7 +197,8 @@ def _conclude(
     off = {name: {key: float(np.mean([r[key] for r in rows])) for key in rows[0]} for name, rows in diagnostics.items()}
     only = "BatchNorm only"
     deep, wide = (float(np.mean(entry["accuracy"])) for entry in sweep.values())
-    near, lost = (f"gamma below {_THRESHOLDS[1]}", f"accuracy lost by zeroing below {_THRESHOLDS[1]}")
+    near, nearly = (f"gamma below {threshold}" for threshold in _THRESHOLDS)
+    lost = f"accuracy lost by zeroing below {_THRESHOLDS[0]}"
     good = [
         mean[only] >= mean["random entries"] + 0.1,
         mean[only] > mean["output only"],
@@ -211,8 +213,9 @@ def _conclude(
         f"BatchNorm only {mean[only]:.1%} with {trained[only]} parameters, as many random entries "
         f"{mean['random entries']:.1%} (gap {gap.mean():.1%}{error}), output only {mean['output only']:.1%}, BatchNorm "
         f"and output {mean['BatchNorm and output']:.1%}, all but BatchNorm {mean['all but BatchNorm']:.1%}. BatchNorm "
-        f"only leaves {off[only][near]:.1%} of the scales below {_THRESHOLDS[1]} (all: {off['all'][near]:.1%}); "
-        f"without them it loses {off[only][lost]:.1%}. {' against '.join(sweep)}: {deep:.1%} against {wide:.1%}."
+        f"only leaves {off[only][near]:.1%} of the scales below {_THRESHOLDS[0]} (all: {off['all'][near]:.1%}), "
+        f"{off[only][nearly]:.1%} below {_THRESHOLDS[1]} (all: {off['all'][nearly]:.1%}); without the former it loses "
+        f"{off[only][lost]:.1%}. {' against '.join(sweep)}: {deep:.1%} against {wide:.1%}."
     )
     numbers: dict[str, Any] = {
         "accuracy": accuracy,
