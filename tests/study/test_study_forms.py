@@ -152,3 +152,23 @@ def test_no_precision_is_claimed_where_right_labels_look_wrong_as_well():
     found = quiet(nn.Linear(6, 3), Labelled(x[:110], y[:110]), Labelled(x[110:], y[110:]))
     assert found["labels"]["count"] > 20
     assert found["labels"]["precision"] == []
+
+
+def test_a_kernel_of_low_rank_has_no_power_law(table, tmp_path):
+    x, y = table
+    x = torch.cat([x, x + 1])
+    y = torch.cat([y, y])
+    found = quiet(nn.Linear(6, 3), Labelled(x[:240], y[:240]), Labelled(x[240:], y[240:]), out=tmp_path)
+    assert found["richness"]["exponent"] is None
+    assert found["richness"]["windows"] == []
+    assert "7 eigenvalues above rounding" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_network_that_has_died_is_studied(table, tmp_path):
+    x, y = table
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    found = quiet(model, Labelled(x[:110], y[:110]), Labelled(x[110:], y[110:]), out=tmp_path)
+    assert found["richness"]["exponent"] is None
+    assert [row["dead"]["share"] for row in found["layers"]["layers"] if row["dead"]][0] == 1.0

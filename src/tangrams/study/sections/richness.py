@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from tangrams.features.model_ref import ModelRef
 from tangrams.lens.learning_curve import measure_learning_curve
-from tangrams.lens.spectra import power_law_windows
+from tangrams.lens.spectra import PowerLawWindows, power_law_windows
 from tangrams.study.estimates import absent, bootstrap, estimate
 from tangrams.study.material import Material, ridge_outputs
 from tangrams.study.sections import more
@@ -22,15 +24,18 @@ def measure(material: Material) -> dict[str, Any]:
     if len(spectrum) < FEWEST:
         return absent(f"a spectrum of {len(spectrum)} samples is too short to read, {FEWEST} are needed")
     eigenvalues = spectrum.eigenvalues.flip(0) / spectrum.unit
-    positive = int((eigenvalues > 1e-12 * eigenvalues[0]).sum())
-    ranks = np.unique(np.round(np.geomspace(1, positive, 160)).astype(int))
-    law = power_law_windows(eigenvalues, skip=min(material.targets.shape[1], len(spectrum) // 4))
     n = len(spectrum)
+    rounding = torch.finfo(ModelRef(material.model).dtype).eps * n**0.5  # three times the norm of a Gram's noise
+    positive = max(1, int((eigenvalues > rounding).sum()))
+    ranks = np.unique(np.round(np.geomspace(1, positive, 160)).astype(int))
+    law = _power_law(eigenvalues, skip=min(material.targets.shape[1], n // 4), last=min(positive, n // 2))
     return {
         "state": "measured",
         "spectrum": {"ranks": ranks.tolist(), "eigenvalues": eigenvalues[ranks - 1].tolist()},
-        "exponent": estimate(law.exponent, [law.low, law.high], f"spread over {len(law.windows)} fitting windows"),
-        "windows": [{"from": a, "to": b, "exponent": alpha} for a, b, alpha in law.windows],
+        "exponent": None
+        if law is None
+        else estimate(law.exponent, [law.low, law.high], f"spread over {len(law.windows)} fitting windows"),
+        "windows": [] if law is None else [{"from": a, "to": b, "exponent": alpha} for a, b, alpha in law.windows],
         "effective_dimension": {
             "value": spectrum.effective_dimension(material.delta),
             "delta": material.delta,
@@ -40,6 +45,14 @@ def measure(material: Material) -> dict[str, Any]:
         "features": more.features(material, _unit(material)),
         "feature_learning": _feature_learning(material),
     }
+
+
+def _power_law(eigenvalues: Tensor, *, skip: int, last: int) -> PowerLawWindows | None:
+    """The law of the ranks that are above rounding; None where they are too few, as under a linear model."""
+    try:
+        return power_law_windows(eigenvalues, skip=skip, last=last)
+    except ValueError:
+        return None
 
 
 def _unit(material: Material) -> float:

@@ -19,6 +19,7 @@ from tangrams.study.report.words import (
     metric_name,
     number,
     percent,
+    plural,
     points,
     provenance,
     rough_percent,
@@ -50,7 +51,7 @@ def view(study: dict[str, Any]) -> View:
             "check": more.check(section["risk"]),
             "learning": _feature_learning(study, section["feature_learning"]),
             "windows": [(count(w["from"]), count(w["to"]), number(w["exponent"])) for w in section["windows"]],
-            "exponent": provenance(section["exponent"]),
+            "exponent": provenance(section["exponent"]) if section["exponent"] else "here too few to read it",
             "dimension": (number(dimension["value"]), count(dimension["of"]), setting(dimension["delta"])),
             "fit": {k: number(v) for k, v in section["risk"]["fit"].items()} if section["risk"] else None,
             "rows": _rows(section["risk"]),
@@ -93,10 +94,8 @@ def _certain(risk: dict[str, Any] | None) -> bool:
 
 def _answer(section: dict[str, Any], features: str) -> str:
     dimension, exponent = section["effective_dimension"], section["exponent"]
-    bounds = interval(exponent)
     text = (
-        f"Its spectrum falls like rank to the −{number(exponent['value'])}"
-        f"{f' ({bounds} over fitting windows)' if bounds else ''}, {number(dimension['value'])} effective dimensions "
+        f"Its spectrum {_fall(section, exponent)}, {number(dimension['value'])} effective dimensions "
         f"of {count(dimension['of'])} at δ = {setting(dimension['delta'])}"
     )
     risk = section["risk"]
@@ -107,6 +106,15 @@ def _answer(section: dict[str, Any], features: str) -> str:
         measured = f"{about(now['risk'], _with_unit(risk))} with {count(now['n'])} samples"
         return f"{text}; the {risk['metric']} is {measured}{features}."
     return f"{text}; given these features, the {risk['metric']} would go {_change(risk)}{features}."
+
+
+def _fall(section: dict[str, Any], exponent: dict[str, Any] | None) -> str:
+    """How the spectrum falls, or that it is too short to tell."""
+    if exponent is None:
+        rank = max(section["spectrum"]["ranks"], default=0)
+        return f"has {plural(rank, 'eigenvalue')} above rounding, too few to read how it falls"
+    bounds = interval(exponent)
+    return f"falls like rank to the −{number(exponent['value'])}{f' ({bounds} over fitting windows)' if bounds else ''}"
 
 
 def _change(risk: dict[str, Any]) -> str:
@@ -168,8 +176,8 @@ def _spectrum_chart(section: dict[str, Any]) -> Markup | None:
         "eigenvalue, in units of the mean diagonal",
     )
     chart.line(ranks, values, "method")
-    exponent = section["exponent"]["value"]
-    if section["windows"]:
+    exponent = section["exponent"] and section["exponent"]["value"]
+    if exponent is not None and section["windows"]:
         first = min(w["from"] for w in section["windows"])
         last = min(max(w["to"] for w in section["windows"]), max(ranks))
         middle = (first * last) ** 0.5
@@ -179,7 +187,7 @@ def _spectrum_chart(section: dict[str, Any]) -> Markup | None:
     for r, v in kept[:: max(1, len(kept) // 14)]:
         chart.point(r, v, "method small", f"rank {count(r)}: {number(v)}")
     entries = [("measured", "method", "circle")]
-    if section["windows"]:
+    if exponent is not None and section["windows"]:
         entries.append((f"power law, exponent {number(exponent)}, where it was fitted", "fit", "line"))
     return chart.render() + legend(*entries)
 
