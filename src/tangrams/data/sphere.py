@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tangrams.data.quadrature import gauss_legendre
+
 
 def sphere_quadrature(degree: int) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
     """Points and weights on S² that integrate all polynomials of total degree up to ``degree`` exactly.
@@ -31,7 +33,7 @@ def sphere_quadrature(degree: int) -> tuple[Float[Tensor, "n 3"], Float[Tensor, 
     """
     if degree < 0:
         raise ValueError(f"sphere_quadrature needs degree ≥ 0, got {degree}")
-    heights, share = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    heights, share = (part.numpy() for part in gauss_legendre(degree // 2 + 1))
     longitudes = np.arange(degree + 1) * 2 * math.pi / (degree + 1)
     z, a = (grid.reshape(-1) for grid in np.meshgrid(heights, longitudes, indexing="ij"))
     radius = np.sqrt(1 - z**2)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from tangrams.data.quadrature import gauss_legendre
 
 _NOISE = 1e-10
 """Eigenvalues below this share of the largest are rounding of the quadrature."""
@@ -83,9 +84,9 @@ def zonal_spectrum(
     """
     if nodes <= max_degree:
         raise ValueError(f"zonal_spectrum needs more nodes than degrees, got {nodes} for degree {max_degree}")
-    points, weights = np.polynomial.legendre.leggauss(nodes)
-    angle = torch.from_numpy((points + 1) * math.pi / 2)
-    density = torch.from_numpy(weights * math.pi / 2) * angle.sin() ** (dim - 2)
+    points, weights = gauss_legendre(nodes)
+    angle = (points + 1) * math.pi / 2
+    density = weights * math.pi / 2 * angle.sin() ** (dim - 2)
     polynomials = gegenbauer(angle.cos(), dim, max_degree)
     values = profile(angle.cos()).detach().to(torch.float64)
     constant = math.exp(math.lgamma(dim / 2) - math.lgamma((dim - 1) / 2)) / math.sqrt(math.pi)

@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import special
 from torch import Tensor
+
+from tangrams.data.quadrature import gauss_legendre
 
 _NODES = 64
 """Nodes of the quadrature over the angle; its weight is cut where it is below e^-50."""
@@ -171,7 +172,7 @@ def log_series(a: float | None, b: float, z: Float[Tensor, "*b"]) -> Float[Tenso
 def _angles(d: int) -> tuple[Tensor, Tensor]:
     """Sin φ at the nodes of a quadrature over φ, and the probabilities of its density ∝ sin^(d−1) φ."""
     half = min(math.pi / 2, 10 / math.sqrt(max(d - 1, 1)))  # sin^(d−1) < e^-50 beyond
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    sines = torch.from_numpy(np.sin(math.pi / 2 + half * nodes)).clamp_min(0)
-    probabilities = torch.from_numpy(weights) * sines ** (d - 1)
+    nodes, weights = gauss_legendre(_NODES)
+    sines = torch.sin(math.pi / 2 + half * nodes).clamp_min(0)
+    probabilities = weights * sines ** (d - 1)
     return sines, probabilities / probabilities.sum()
