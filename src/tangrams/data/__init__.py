@@ -3,6 +3,8 @@
 :func:`digits` is the study's default; :func:`plant` puts known mistakes into any labelled samples; :func:`load` reads
 public data sets by name, from the folder in ``TANGRAMS_DATA`` or by a checked download.
 :func:`rmat` draws graphs, :func:`planted_analogies` a text whose word vectors have something to know.
+:func:`sine_mixture`, :func:`gyroid_solid` and :func:`striped_balls` are a signal, a solid and a scene that coordinate
+networks learn.
 """
 
 from tangrams.data.analogies import planted_analogies
@@ -11,6 +13,7 @@ from tangrams.data.corpus import Corpus, context_windows
 from tangrams.data.densities import eight_gaussians, image_density, two_modes
 from tangrams.data.digits import CONFUSABLE_DIGITS, PlantedSplit, digits
 from tangrams.data.errors import DataNotFoundError
+from tangrams.data.fields import gyroid_solid, orbit_rays, render_rays, sine_mixture, striped_balls
 from tangrams.data.labelled import Labelled
 from tangrams.data.loaders import RegressionTable, load, names
 from tangrams.data.planting import Planted, nearest_classes, plant
@@ -67,21 +70,26 @@ __all__ = [
     "friedman1",
     "friedman2",
     "friedman3",
+    "gyroid_solid",
     "image_density",
     "key_power",
     "load",
     "names",
     "nearest_classes",
     "nonpolynomial",
+    "orbit_rays",
     "parametric_curve",
     "plant",
     "planted_analogies",
+    "render_rays",
     "rmat",
+    "sine_mixture",
     "skewed_spiral",
     "sphere_quadrature",
     "spherical_sequences",
     "split_item",
     "stack_samples",
+    "striped_balls",
     "two_modes",
     "unit_circle",
 ]
