@@ -85,6 +85,26 @@ def test_an_identity_gives_the_gradient_of_the_mean_square_error():
     torch.testing.assert_close(loss, plain.detach())
 
 
+def test_any_loss_of_the_predictions_is_adjusted_where_its_gradient_meets_the_network():
+    net, x, _ = problem()
+    groups = GroupPartition.sequence(24, 3)
+    weights = torch.randn(6, 24, generator=seeded(), dtype=F64)
+
+    def mixture(prediction):  # not a sum over points
+        return (weights @ prediction).sigmoid().log().square().sum()
+
+    adjustment = InductiveGradientAdjustment(net, groups, end=4, representatives=Centre())
+    prediction = net(x)
+    loss = adjustment.adjust(x, prediction, mixture(prediction))
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), mixture(net(x)).detach())
+    at = net(x).detach().requires_grad_()
+    (g,) = torch.autograd.grad(mixture(at), at)
+    mixed = groups.apply(spectral_transform(pseudo_kernel(net, x[groups.index[:, 1]]), 4), g)
+    expected = torch.einsum("ncp,nc->p", jacobian(net, x), mixed)
+    torch.testing.assert_close(gradient(net), expected, rtol=1e-8, atol=1e-9)
+
+
 def test_groups_of_one_are_the_adjustment_of_all_points():
     net, x, y = problem(outputs=1)
     _, _, found = adjusted(net, x, y, groups=GroupPartition.sequence(24, 1), end=6)
@@ -249,8 +269,14 @@ def test_members_are_drawn_equally_often_and_reproducibly():
             ),
             "6 points",
         ),
+        (
+            lambda: InductiveGradientAdjustment(nn.Linear(1, 1), GroupPartition.sequence(6, 2), 2).loss(
+                torch.zeros(6, 1), torch.zeros(6, 1), torch.zeros(6, 2)
+            ),
+            "shape",
+        ),
     ],
-    ids=["empty", "patch", "twice", "beyond", "no-member", "modes", "refresh", "points"],
+    ids=["empty", "patch", "twice", "beyond", "no-member", "modes", "refresh", "points", "targets"],
 )
 def test_impossible_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):

@@ -80,14 +80,34 @@ class InductiveGradientAdjustment:
         self._losses = 0
 
     def loss(
-        self, x: Float[Tensor, "n d"], prediction: Float[Tensor, "n c"], target: Float[Tensor, "n c"]
+        self, x: Float[Tensor, "n d"], prediction: Float[Tensor, "n c"], target: Float[Tensor, "..."]
     ) -> Float[Tensor, ""]:
         """The mean square error, with the adjusted gradient.
 
         Args:
             x: all points, in the order of the groups.
             prediction: the network's at these points, with its graph.
-            target: the signal.
+            target: the signal, of the same shape.
+
+        Raises:
+            ValueError: if the shapes differ, or there are not as many points as the groups are of.
+        """
+        if prediction.shape != target.shape:
+            shapes = tuple(prediction.shape), tuple(target.shape)
+            raise ValueError(f"{type(self).__name__} got predictions of shape {shapes[0]} for targets of {shapes[1]}")
+        return self.adjust(x, prediction, (prediction - target).square().mean())
+
+    def adjust(
+        self, x: Float[Tensor, "n d"], prediction: Float[Tensor, "n c"], loss: Float[Tensor, ""]
+    ) -> Float[Tensor, ""]:
+        """Any loss, with the adjusted gradient: S meets the gradient in the predictions on its way to the weights.
+
+        For a cross-entropy of occupancy, say, or for pictures that are rendered from the field at the points of rays.
+
+        Args:
+            x: all points, in the order of the groups.
+            prediction: the network's at these points, with its graph.
+            loss: a function of the predictions, with its graph; its way back to them is used up.
 
         Raises:
             ValueError: if there are not as many points as the groups are of.
@@ -95,17 +115,16 @@ class InductiveGradientAdjustment:
         if len(x) != self.groups.num_points:
             raise ValueError(f"{type(self).__name__} has groups of {self.groups.num_points} points, got {len(x)}")
         self.groups = self.groups if self.groups.index.device == x.device else self.groups.to(x.device)
-        residual = (prediction - target).detach()
+        (gradient,) = torch.autograd.grad(loss, prediction)
         if self._losses % self.refresh == 0:
-            self._renew(x, residual)
+            self._renew(x, gradient)
         self._losses += 1
         assert self.transform is not None  # the first loss renews it
-        adjusted = self.groups.apply(self.transform, residual)
-        surrogate = 2 * (prediction * adjusted).sum() / residual.numel()
-        return residual.square().mean() + (surrogate - surrogate.detach())
+        surrogate = (prediction * self.groups.apply(self.transform, gradient)).sum()
+        return loss.detach() + (surrogate - surrogate.detach())
 
-    def _renew(self, x: Tensor, residual: Tensor) -> None:
-        chosen = self.representatives(self.groups.index, residual.abs().sum(1))
+    def _renew(self, x: Tensor, gradient: Tensor) -> None:
+        chosen = self.representatives(self.groups.index, gradient.abs().sum(1))
         self.kernel = self.features.gram(x[chosen].detach())
         try:
             self.transform = spectral_transform(self.kernel, self.end, self.pivot, start=self.start)

@@ -20,7 +20,7 @@ class Representatives(ABC):
 
         Args:
             index: members of the groups, −1 where one is missing.
-            error: total absolute error at each point.
+            error: total absolute error at each point, up to a factor; of another loss, its gradient there.
         """
 
 
