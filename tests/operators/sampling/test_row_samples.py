@@ -144,6 +144,15 @@ def test_tables_without_a_key_in_common_have_an_estimate_of_exactly_zero():
     assert torch.equal(estimate_product(empty, left), torch.zeros(2, 4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("make", SAMPLERS)
+def test_a_table_without_rows_joins_keys_of_either_kind_to_zero(make):
+    A, _ = tables()
+    for keys in (np.arange(120), np.array([f"row {i}" for i in range(120)])):
+        empty, some = make(5).sample(torch.zeros(0, 2), []), make(5).sample(A, keys)
+        assert torch.equal(estimate_product(empty, some), torch.zeros(2, 4, dtype=torch.float64))
+        assert torch.equal(estimate_product(some, empty), torch.zeros(4, 2, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("weights", [squared_norms, norms, uniform, leverage_scores], ids=lambda f: f.__name__)
 def test_dense_sparse_and_stored_rows_give_one_sample(weights):
     rng = np.random.default_rng(0)

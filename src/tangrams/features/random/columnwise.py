@@ -25,9 +25,8 @@ class ColumnwiseFeatures(FeatureMap):
     """A map whose columns can be had without the others.
 
     Products, Gram matrices and sketches of its rows go over panels of columns: neither all features nor all random
-    weights are in memory unless dense rows are asked for. Under ``torch.vmap`` say ``randomness="same"``, for the
-    draws. A member writes :attr:`num_features` (or :attr:`columns`), :meth:`panel` and, where samples are not vectors,
-    :meth:`judge`.
+    weights are in memory unless dense rows are asked for. A member writes :attr:`num_features` (or :attr:`columns`),
+    :meth:`panel` and, where samples are not vectors, :meth:`judge`.
     """
 
     in_features: int

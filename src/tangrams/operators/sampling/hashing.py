@@ -13,7 +13,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def as_keys(keys: Any) -> np.ndarray:
-    """Keys as an int64 or a string array.
+    """Keys as an int64 or a string array, of no keys int64.
 
     Args:
         keys: integers or strings, one-dimensional.
@@ -22,7 +22,7 @@ def as_keys(keys: Any) -> np.ndarray:
         ValueError: if they are anything else.
     """
     found = keys.detach().cpu().numpy() if isinstance(keys, Tensor) else np.asarray(keys)
-    if found.ndim == 1 and found.dtype.kind in "iu":
+    if found.ndim == 1 and (found.dtype.kind in "iu" or not len(found)):
         return found.astype(np.int64)
     if found.ndim == 1 and (found.dtype.kind == "U" or all(isinstance(key, str) for key in found)):
         return found.astype(str)

@@ -40,7 +40,7 @@ def estimate_product(left: RowSample, right: RowSample) -> Float[Tensor, "d m"]:
     """
     if left.seed != right.seed:
         raise SampleMismatchError(f"samples were hashed with different seeds, {left.seed} and {right.seed}")
-    if left.keys.dtype.kind != right.keys.dtype.kind:
+    if len(left) and len(right) and left.keys.dtype.kind != right.keys.dtype.kind:
         raise SampleMismatchError(f"samples have keys of different kinds, {left.keys.dtype} and {right.keys.dtype}")
     _, a, b = np.intersect1d(left.keys, right.keys, assume_unique=True, return_indices=True)
     scale = 1 / np.minimum(left.probabilities[a], right.probabilities[b])
