@@ -38,7 +38,6 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     OURS: {},
     "RCIG, conjugate gradients": {"method": ConjugateGradients},
     "direct gradient alone": {"hessian_steps": 0},
-    "conjugate gradients, direct alone": {"method": ConjugateGradients, "hessian_steps": 0},
     "features alone (FRePo)": {"inner_steps": 0, "hessian_steps": 0},
     "not linearised": {"inner": NonlinearRidge},
 }
@@ -50,32 +49,51 @@ def measure(tasks: Sequence[Mapping[str, Any]], device: str = "cpu") -> Evidence
     for settings in tasks:
         name = f"{settings['name'] or 'digits'}, {settings['per_class']} per class"
         results[name], pictures[name] = _task(device=device, **settings)
-    return _judged(results, pictures)
+    few = [name for name, settings in zip(results, tasks, strict=True) if settings["per_class"] == 1]
+    return _judged(results, few, pictures)
 
 
-def _judged(results: dict[str, dict[str, dict[str, Any]]], pictures: dict[str, Tensor]) -> Evidence:
-    """What the accuracies say; where both solvers were measured, the paper's is meant."""
-    gains = {}
+def _judged(results: dict[str, dict[str, dict[str, Any]]], few: Sequence[str], pictures: dict[str, Tensor]) -> Evidence:
+    """What the accuracies say, seed by seed; where both solvers were measured, the paper's is meant.
+
+    The ten points by which random images are to be beaten are asked for where a class has one image, in ``few``.
+    """
+    ours, gains = {}, {}
     for name, found in results.items():
-        means = {method: float(np.mean(row["accuracy"])) for method, row in found.items()}
-        ours = next(means[m] for m in _VARIANTS if m in means)
-        gains[name] = {"ours": ours, **{m: ours - value for m, value in means.items() if not m.startswith(OURS)}}
-    random = [gain[RANDOM] for gain in gains.values()]
-    herding = [gain[HERDING] for gain in gains.values()]
-    ablations = {
-        (name, m): g for name, gain in gains.items() for m, g in gain.items() if m not in (RANDOM, HERDING, "ours")
-    }
-    good = [min(random) >= 0.1, min(herding) > 0, min(ablations.values()) >= 0]
+        means = {method: np.mean(row["accuracy"], axis=1) for method, row in found.items()}
+        best = next(means[m] for m in _VARIANTS if m in means)
+        ours[name] = float(best.mean())
+        gains[name] = {m: _gain(best - value) for m, value in means.items() if not m.startswith(OURS)}
+    random, herding = ({name: gain[m]["mean"] for name, gain in gains.items()} for m in (RANDOM, HERDING))
+    parts = {(name, m): g for name, gain in gains.items() for m, g in gain.items() if m not in (RANDOM, HERDING)}
+    good = [
+        all(gain >= 0.1 if name in few else gain > 0 for name, gain in random.items()),
+        min(herding.values()) > 0,
+        min(g["mean"] for g in parts.values()) >= 0,
+    ]
     verdict = "holds" if all(good) else "holds in part" if good[0] or good[1] else "does not hold"
-    shares = "; ".join(f"{name}: {gain['ours']:.1%}" for name, gain in gains.items())
-    parts = "; ".join(f"{m} on {name} {100 * g:+.1f}" for (name, m), g in ablations.items())
+    shares = "; ".join(f"{name}: {share:.1%}" for name, share in ours.items())
+    listed = "; ".join(f"{m} on {name} {_points(g)}" for (name, m), g in parts.items())
+    low, high, least, most = (100 * f(g.values()) for g in (random, herding) for f in (min, max))
     sentence = (
-        f"Networks trained on the distilled images reach {shares}: {100 * min(random):.0f} to {100 * max(random):.0f} "
-        f"points more than on random real ones and {100 * min(herding):.0f} to {100 * max(herding):.0f} more than on "
-        f"those of kernel herding. Against its own parts, in points: {parts}."
+        f"Networks trained on the distilled images reach {shares}: {low:.0f} to {high:.0f} points more than on random "
+        f"real ones and {least:.0f} to {most:.0f} more than on those of kernel herding. Against its own parts, in "
+        f"points ± standard error over seeds: {listed}."
     )
-    numbers = {"accuracies": results, "gains": gains}
+    numbers = {"accuracies": results, "ours": ours, "gains": gains}
     return Evidence(verdict, sentence, numbers, _figure(results, pictures))
+
+
+def _gain(difference: np.ndarray) -> dict[str, Any]:
+    """Of one method over another on the same seeds."""
+    n = len(difference)
+    error = float(difference.std(ddof=1) / n**0.5) if n > 1 else None
+    return {"mean": float(difference.mean()), "standard_error": error, "seeds": n}
+
+
+def _points(gain: Mapping[str, Any]) -> str:
+    error = gain["standard_error"]
+    return f"{100 * gain['mean']:+.1f}" + ("" if error is None else f" ± {100 * error:.1f} ({gain['seeds']})")
 
 
 def _task(
@@ -95,7 +113,7 @@ def _task(
     options: Mapping[str, Any],
     device: str,
 ) -> tuple[dict[str, dict[str, Any]], Tensor]:
-    """Accuracies by method, over seeds and networks; and the images of the first."""
+    """Accuracies by method, ``(seeds, networks)``; and the images of the first."""
     found: dict[str, dict[str, Any]] = {}
     shown = None
     for seed in range(seeds):
@@ -110,7 +128,7 @@ def _task(
         def keep(method: str, distilled: DistilledSet, seconds: float, s: int = seed, t: Labelled = test) -> None:
             accuracy = distilled.evaluate(network, t, repeats=repeats, lr=lr, updates=updates, seed=100 * s)
             row = found.setdefault(method, {"accuracy": [], "cpu_seconds": 0.0})
-            row["accuracy"] += accuracy.tolist()
+            row["accuracy"].append(accuracy.tolist())
             row["cpu_seconds"] += seconds
 
         for method, index in (
@@ -168,7 +186,7 @@ def _figure(results: dict[str, dict[str, dict[str, Any]]], pictures: dict[str, T
                 accuracy = np.array(found[method]["accuracy"])
                 places.append(j + i * height)
                 means.append(accuracy.mean())
-                errors.append(accuracy.std(ddof=1) if len(accuracy) > 1 else 0.0)
+                errors.append(accuracy.std(ddof=1) if accuracy.size > 1 else 0.0)
         colour = f"C{i - 2}" if i > 1 else ("0.8", "0.6")[i]
         bars.barh(places, means, height, xerr=errors, color=colour, label=method, error_kw={"linewidth": 0.8})
     bars.set_yticks(np.arange(len(results)) + 0.4 - height / 2, list(results), fontsize=8)
@@ -203,7 +221,7 @@ _DIGITS: dict[str, Any] = {
 _FULL_SIZE: dict[str, Any] = {"samples": 10_000, "pool": 1, "width": 128, "depth": 3, "lr": 1e-4, "repeats": 5}
 
 
-def _real(name: str, per_class: int, methods: Sequence[str], steps: int, **options: Any) -> dict[str, Any]:
+def _real(name: str, per_class: int, methods: Sequence[str], steps: int, seeds: int, **options: Any) -> dict[str, Any]:
     """A task on downsampled images of a data set."""
     return {
         "name": name,
@@ -214,10 +232,10 @@ def _real(name: str, per_class: int, methods: Sequence[str], steps: int, **optio
         "depth": 2,
         "steps": steps,
         "methods": methods,
-        "seeds": 1,
+        "seeds": seeds,
         "updates": 200 if per_class == 1 else 100,
         "lr": 1e-3,
-        "repeats": 3 if per_class == 1 else 2,
+        "repeats": 2,
         "options": {**_SMALL, "batch_size": 128, **options},
     }
 
@@ -237,11 +255,11 @@ CLAIM = Claim(
         },
         "full": {
             "tasks": (
-                {**_DIGITS, "steps": 100, "methods": tuple(_VARIANTS), "seeds": 2},
-                _real("mnist", 1, (OURS, "RCIG, conjugate gradients", "features alone (FRePo)"), 120),
-                _real("mnist", 10, ("RCIG, conjugate gradients",), 80),
-                _real("cifar10", 1, ("RCIG, conjugate gradients", "features alone (FRePo)"), 100, mirrored=True),
-                _real("cifar10", 10, ("RCIG, conjugate gradients",), 80),
+                {**_DIGITS, "steps": 100, "methods": tuple(_VARIANTS), "seeds": 3, "repeats": 2},
+                _real("mnist", 1, (OURS, "features alone (FRePo)"), 120, 3),
+                _real("mnist", 10, ("RCIG, conjugate gradients",), 80, 1),
+                _real("cifar10", 1, ("RCIG, conjugate gradients", "features alone (FRePo)"), 100, 3, mirrored=True),
+                _real("cifar10", 10, ("RCIG, conjugate gradients",), 80, 1),
             )
         },
         "gpu": {
