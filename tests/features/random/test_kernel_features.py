@@ -78,6 +78,14 @@ def test_estimates_have_no_bias_and_the_variance_of_the_formula(kind, coupling):
     assert abs(float(z)) < 4
 
 
+@pytest.mark.parametrize("kind", MAPS)
+def test_directions_are_handed_out_as_a_copy(kind):
+    phi, x = kind(4, 10, coupling=IIDCoupling()), torch.eye(4, dtype=torch.float64)
+    before = phi(x)
+    phi.directions(x).zero_()
+    assert torch.equal(phi(x), before)
+
+
 @pytest.mark.parametrize("kind", [PositiveRandomFeatures, SoftmaxRandomFeatures])
 def test_positive_errors_are_in_the_order_that_the_paper_proves(kind):
     d, generator = 8, torch.Generator().manual_seed(1)

@@ -73,7 +73,7 @@ class KernelFeatures(ColumnwiseFeatures):
         Args:
             like: gives dtype and device.
         """
-        return self._stream.rows(0, self.num_directions, like).W
+        return self._stream.rows(0, self.num_directions, like).W.clone()  # what is kept stays as it was drawn
 
     @abstractmethod
     def kernel(self, x: Tensor, y: Tensor) -> Float[Tensor, "n m"]:
