@@ -28,6 +28,8 @@ def cosine_transform(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
     n = x.shape[-1]
     if n < 1:
         raise ValueError("cosine_transform needs at least one entry, got an empty dimension")
+    if not x.numel():  # no FFT takes an empty batch
+        return x.clone()
     v = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1)
     spectrum = torch.fft.rfft(v) * _twiddle(n, x).conj()
     head, tail = spectrum.real, -spectrum.imag[..., 1 : (n + 1) // 2].flip(-1)
@@ -46,6 +48,8 @@ def inverse_cosine_transform(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*ba
     n = x.shape[-1]
     if n < 1:
         raise ValueError("inverse_cosine_transform needs at least one entry, got an empty dimension")
+    if not x.numel():
+        return x.clone()
     x = x / _scale(n, x)
     half = n // 2 + 1
     mirrored = torch.cat([torch.zeros_like(x[..., :1]), x[..., 1:].flip(-1)], -1)[..., :half]

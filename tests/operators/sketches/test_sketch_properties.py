@@ -11,16 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tangrams.operators import (
+    CirculantSketch,
     Column,
+    CosineSketch,
     CountSketch,
     GaussianSketch,
     HadamardSketch,
     KhatriRaoSketch,
     KroneckerSketch,
     OrthogonalSketch,
+    PooledHadamardSketch,
     RademacherSketch,
     Sketch,
     SparseSketch,
+    TensorHadamardSketch,
     TensorSketch,
     block_generator,
 )
@@ -28,6 +32,22 @@ from tangrams.operators.sketches import khatri_rao
 from tangrams.operators.sketches.base import BLOCK, stream_blocks
 from tangrams.operators.sketches.folding import fold_add, unfold_take
 from tangrams.operators.sketches.runs import matrix_shape
+
+SKETCHES = [
+    CirculantSketch,
+    CosineSketch,
+    CountSketch,
+    GaussianSketch,
+    HadamardSketch,
+    KhatriRaoSketch,
+    KroneckerSketch,
+    OrthogonalSketch,
+    PooledHadamardSketch,
+    RademacherSketch,
+    SparseSketch,
+    TensorHadamardSketch,
+    TensorSketch,
+]
 
 
 def matrix(sketch):
@@ -278,6 +298,21 @@ def test_an_empty_run_among_others_changes_nothing():
         sketch = make(8, seed=0).bind(columns)
         x = normal(2, 13)
         torch.testing.assert_close(sketch.project(x), x @ matrix(sketch).mT)
+
+
+@pytest.mark.parametrize("make", SKETCHES)
+def test_no_rows_and_no_positions_are_no_sketches_and_zeros(make):
+    columns = (*weight_and_bias(), Column("none", (0, 3), 25, 25), Column("kernel", (3, 2, 2), 25, 37))
+    sketch, no_rows, no_positions = make(8).bind(columns), torch.zeros(0, 8), torch.zeros(2, 8)
+    assert sketch.project(torch.zeros(0, 37)).shape == (0, 8)
+    assert sketch.lift(no_rows).shape == (0, 37)
+    for start in (0, 3):  # aligned with the weight or not
+        sketch.accumulate_outer(torch.zeros(0, 2, 5), torch.zeros(0, 2, 4), start, no_rows)
+        sketch.accumulate_outer(torch.zeros(2, 0, 5), torch.zeros(2, 0, 4), start, no_positions)
+    assert not no_positions.any()
+    nothing = make(8).bind(0)
+    assert torch.equal(nothing.project(torch.zeros(3, 0)), torch.zeros(3, 8))
+    assert nothing.lift(torch.ones(3, 8)).shape == (3, 0)
 
 
 def weight_and_bias():

@@ -252,7 +252,7 @@ class Sketch(ABC):
         step = max(1, _OUTER_ELEMENTS // max(1, n * width))
         for first in range(0, left.shape[2], step):
             block = left[:, :, first : first + step].mT @ right
-            self.accumulate(block.reshape(n, -1), start + first * width, out)
+            self.accumulate(block.flatten(1), start + first * width, out)
 
     def project(self, features: Float[Tensor, "n p"]) -> Float[Tensor, "n k"]:
         """``Φ Sᵀ`` of dense rows, summed in at least float32.

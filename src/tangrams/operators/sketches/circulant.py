@@ -76,6 +76,8 @@ class CirculantSketch(Sketch):
 def _correlate(x: Float[Tensor, "n width"], sequence: Float[Tensor, "length"]) -> Float[Tensor, "n lags"]:
     """``Σ_j x_j g_{j + l}`` for every lag at which the sequence covers x, by FFT."""
     lags = len(sequence) - x.shape[1] + 1
+    if not len(x):  # no FFT takes an empty batch
+        return x.new_zeros(0, lags)
     length = next_fast_len(len(sequence), real=True)
     spectrum = torch.fft.rfft(x, n=length).conj() * torch.fft.rfft(sequence, n=length)
     return torch.fft.irfft(spectrum, n=length)[:, :lags]

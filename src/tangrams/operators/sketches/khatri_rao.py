@@ -102,7 +102,7 @@ class KhatriRaoSketch(Sketch):
             for row, count, first, last in rectangles(low, high, matrix_shape(column)[1]):
                 step = max(1, _OUTER_ELEMENTS // max(1, count * self.num_features))
                 scaled = (some[:, None] * sides.left[:, row : row + count].mT for some in u.split(step))  # (n, rows, k)
-                parts.append(torch.cat([half @ sides.right[:, first:last] for half in scaled]).reshape(len(u), -1))
+                parts.append(torch.cat([half @ sides.right[:, first:last] for half in scaled]).flatten(1))
         return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:

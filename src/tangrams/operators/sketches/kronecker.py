@@ -85,7 +85,7 @@ class KroneckerSketch(Sketch):
             small = pair.gather(u)
             for row, count, first, last in rectangles(low, high, matrix_shape(column)[1]):
                 weights = pair.left[:, row : row + count].mT @ (small @ pair.right[:, first:last])
-                parts.append(weights.reshape(len(u), -1))
+                parts.append(weights.flatten(1))
         return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:

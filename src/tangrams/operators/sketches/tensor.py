@@ -63,7 +63,7 @@ class TensorSketch(Sketch):
         """Add the sketch of ``vec Σ_t left_t ⊗ right_t``, by FFT where that is less work than the products."""
         n, positions, rows = left.shape
         found = run_at(self.columns, start, (rows, right.shape[2]))
-        if found is None or (positions > 1 and positions * self.num_features > rows * right.shape[2]):
+        if found is None or positions < 1 or (positions > 1 and positions * self.num_features > rows * right.shape[2]):
             super().accumulate_outer(left, right, start, out)
             return
         left_axis, right_axis = self._draw(*found)

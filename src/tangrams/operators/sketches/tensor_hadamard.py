@@ -72,7 +72,7 @@ class TensorHadamardSketch(Sketch):
         """Add the sketch of ``vec Σ_t left_t ⊗ right_t``, side by side where that is less work than the products."""
         n, positions, rows = left.shape
         found = run_at(self.columns, start, (rows, right.shape[2]))
-        if found is None or (positions > 1 and positions * self.num_features > rows * right.shape[2]):
+        if found is None or positions < 1 or (positions > 1 and positions * self.num_features > rows * right.shape[2]):
             super().accumulate_outer(left, right, start, out)
             return
         pairs = self._draw(*found, out)
@@ -116,7 +116,7 @@ class TensorHadamardSketch(Sketch):
                 mixed = hadamard_transform(spread.reshape(-1, size, pairs.width))[:, :, first:last]
                 mixed = hadamard_transform(mixed.mT).mT[:, row - base : row - base + count]
                 signs = pairs.left[row : row + count, None] * pairs.right[first:last]
-                parts.append((mixed * signs).reshape(len(u), -1))
+                parts.append((mixed * signs).flatten(1))
         return torch.cat([u[:, :0], *parts], 1)
 
     def variance(self, rho: float = 0.0) -> float:
