@@ -1,6 +1,7 @@
 """The linearised module: an affine function of its direction, at a base point that stays."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
 from tangrams.nn.tangent import BasePointMismatchError, LinearizedModule, linearize
+from tangrams.nn.tangent.borrow import Borrowed
 from tangrams.testing.conformance import Case, conformance, normal
 from tangrams.testing.suites.module import ModuleSuite
 
@@ -147,6 +149,32 @@ def test_the_gradient_mode_changes_no_value(context):
     expected = lin(x).detach()
     with context():
         assert torch.equal(lin(x), expected)
+
+
+def test_the_value_is_the_networks_to_the_last_bit_in_single_precision_too():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+        x = torch.randn(4, 64, 64)
+    lin, double = moved(linearize(model)), linearize(copy.deepcopy(model).double())
+    double.load_state_dict(lin.state_dict())
+    with torch.no_grad():
+        value, tangent = lin.dual(x)
+        exact = double.dual(x.double()).tangent
+    assert torch.equal(value, model(x))
+    torch.testing.assert_close(tangent.double(), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
+
+
+def test_only_the_random_states_of_the_devices_of_the_network_are_read(monkeypatch):
+    borrowed, seen = Borrowed(net()), []
+    borrowed.tensors = [SimpleNamespace(is_cuda=True, device=torch.device("cuda", 1))]
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: seen.append(("read", device)))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: seen.append(("written", device)))
+    state = torch.get_rng_state()
+    with borrowed.with_parameters(lambda p: p.detach()):
+        torch.rand(1)
+    assert seen == [("read", torch.device("cuda", 1)), ("written", torch.device("cuda", 1))]
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])

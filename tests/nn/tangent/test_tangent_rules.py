@@ -38,6 +38,25 @@ def test_linear(shape, missing):
     agrees(rules.linear, F.linear, draw(*shape), draw(3, 5, seed=1), draw(3, seed=2), missing=missing)
 
 
+@pytest.mark.parametrize("missing", SUBSETS, ids=str)
+@pytest.mark.parametrize("shape", [(2, 120, 96), (96, 240)], ids=str)
+def test_large_linear_layers_in_single_precision_keep_the_value_to_the_last_bit(shape, missing):
+    """Their products go through another library, which wants its bias without gaps."""
+    x = draw(*shape) if len(shape) == 3 else draw(*shape).mT
+    W, b = draw(192, 96, seed=1).mT[:, ::2].mT, draw(192, seed=2)[::2]
+    operands, tangents = (x, W, b), [draw(*t.shape, seed=10 + i) for i, t in enumerate((x, W))]
+    tangents.append(draw(192, seed=12)[::2])
+    moving = [None if i in missing else t for i, t in enumerate(tangents)]
+    exact = rules.linear(*(Dual(t, m) for t, m in zip(operands, moving, strict=True)))
+    single = [Dual(t.float(), None if m is None else m.float()) for t, m in zip(operands, moving, strict=True)]
+    single[2] = Dual(*(None if t is None else torch.stack([t, t], 1)[:, 0] for t in single[2]))
+    found = rules.linear(*single)
+    assert torch.equal(found.value, F.linear(*(dual.value for dual in single)))
+    assert found.tangent.dtype == torch.float32
+    scale = float(exact.tangent.abs().max())
+    torch.testing.assert_close(found.tangent.double(), exact.tangent, rtol=0, atol=1e-6 * scale)
+
+
 CONVOLUTIONS = {
     "plain": (lambda x, W, b: F.conv2d(x, W, b, stride=2, padding=1), (4, 3, 3, 3), 4),
     "in groups": (lambda x, W, b: F.conv2d(x, W, b, groups=3), (6, 1, 2, 2), 6),
@@ -60,6 +79,13 @@ def test_convolution(kind, missing):
 @pytest.mark.parametrize("missing", [(), (0,), (1,)], ids=str)
 def test_matrix_products_broadcast(missing):
     agrees(rules.product, torch.matmul, draw(2, 1, 3, 4), draw(5, 4, 2, seed=1), missing=missing)
+
+
+@pytest.mark.parametrize("missing", [(), (0,), (1,)], ids=str)
+def test_matrix_products_of_the_heads_of_one_buffer(missing):
+    q, k, _ = draw(2, 7, 36).view(2, 7, 3, 4, 3).permute(2, 0, 3, 1, 4)
+    agrees(rules.product, torch.matmul, q, k.mT, missing=missing)
+    assert torch.equal(rules.product(Dual(q, q), Dual(k.mT, None)).value, q @ k.mT)
 
 
 @pytest.mark.parametrize("missing", SUBSETS, ids=str)

@@ -34,20 +34,19 @@ class Borrowed:
         self.slots = [
             (m._parameters, key, p) for m in self.modules for key, p in m._parameters.items() if p is not None
         ]
-        self.buffers = [b for m in self.modules for b in m._buffers.values() if b is not None]
+        buffers = [b for m in self.modules for b in m._buffers.values() if b is not None]
+        self.tensors: list[Tensor] = [p for _, _, p in self.slots] + buffers
 
-    def versions(self) -> tuple[tuple[int, int], ...]:
+    def versions(self) -> tuple[tuple[int, int, int], ...]:
         """Changes whenever a parameter or buffer is written to, replaced or moved."""
-        return tuple(
-            [(p.data_ptr(), p._version) for _, _, p in self.slots] + [(b.data_ptr(), b._version) for b in self.buffers]
-        )
+        return tuple([(id(t), t.data_ptr(), t._version) for t in self.tensors])
 
     @contextmanager
     def with_parameters(self, replace: Callable[[nn.Parameter], Tensor]) -> Iterator[nn.Module]:
         """The network in eval mode, each parameter replaced, gradients enabled.
 
-        Modes, parameters, buffers (identity and values), random state and default dtype are put back, also after an
-        exception.
+        Modes, parameters, buffers (identity and values), random states (of the processor and of the devices that it
+        lies on) and default dtype are put back, also after an exception.
 
         Args:
             replace: gives what stands for a parameter; called once for each.
@@ -61,12 +60,11 @@ class Borrowed:
             for m in self.modules
             if m._buffers and type(m) not in _KEEPS_BUFFERS
         ]
-        rng = torch.get_rng_state()
-        cuda_rng = torch.cuda.get_rng_state_all() if any(p.is_cuda for _, _, p in self.slots) else None
+        devices = {t.device for t in self.tensors if t.is_cuda}
         dtype = torch.get_default_dtype()
         others: dict[int, Tensor] = {}
         try:
-            with torch.enable_grad():
+            with torch.random.fork_rng(devices), torch.enable_grad():
                 if any(modes):
                     self.model.eval()
                 for entries, key, p in self.slots:
@@ -84,9 +82,6 @@ class Borrowed:
                 if isinstance(module, nn.RNNBase):
                     module._init_flat_weights()  # a list of its own beside the parameters
             _put_back(buffers)
-            torch.set_rng_state(rng)
-            if cuda_rng is not None:
-                torch.cuda.set_rng_state_all(cuda_rng)
             if torch.get_default_dtype() != dtype:
                 torch.set_default_dtype(dtype)
 

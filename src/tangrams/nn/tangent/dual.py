@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+_make_dual: Any = torch._VF._make_dual  # type: ignore[attr-defined]  # looking it up takes as long as calling it
+_unpack_dual: Any = torch._VF._unpack_dual  # type: ignore[attr-defined]
+
 
 class Dual(NamedTuple):
     r"""A value x and its tangent t: x + ε t with ε² = 0.
@@ -22,12 +25,12 @@ class Dual(NamedTuple):
 
 def make_dual(value: Tensor, tangent: Tensor) -> Tensor:
     """A tensor of torch's forward mode; ``forward_ad.make_dual`` without its lookups, in the one level there is."""
-    return torch._VF._make_dual(value, tangent, level=0)  # type: ignore[attr-defined]
+    return _make_dual(value, tangent, level=0)
 
 
 def read_dual(x: Tensor) -> Dual:
     """Value and tangent of a tensor of torch's forward mode; None for a tangent that it does not have."""
-    return Dual(*torch._VF._unpack_dual(x, level=0))  # type: ignore[attr-defined]
+    return Dual(*_unpack_dual(x, level=0))
 
 
 def plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:

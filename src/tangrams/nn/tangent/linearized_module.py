@@ -2,7 +2,7 @@ r"""A network's first-order expansion in its weights, as a module whose paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,11 +63,14 @@ class LinearizedModule(nn.Module):
         self._parameters_of_base: Parameters = select_parameters(self._ref.model, trainable)
         self.tangent = _Tree()
         known = self._ref.known.parameters
+        self._leaves: dict[str, tuple[_Tree, str]] = {}
         for block in self._parameters_of_base.blocks:
             like = known[block.members[0]]
-            self.tangent.grow(block.name, nn.Parameter(torch.zeros(block.shape, dtype=like.dtype, device=like.device)))
+            zeros = torch.zeros(block.shape, dtype=like.dtype, device=like.device)
+            self._leaves[block.name] = self.tangent.grow(block.name, nn.Parameter(zeros))
         self.fingerprint: str = self._ref.fingerprint()
         self._token = Borrowed(self._ref.model).versions()
+        self._trained = self._where_trained()
 
     @property
     def base(self) -> nn.Module:
@@ -77,11 +80,11 @@ class LinearizedModule(nn.Module):
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters that carry tangents, in the order of the network's."""
-        return tuple(block.name for block in self._parameters_of_base.blocks)
+        return tuple(self._leaves)
 
     def tangents(self) -> dict[str, Tensor]:
         """ẇ by name: the trainable parameters of this module."""
-        return {name: self.tangent.find(name) for name in self.names}
+        return {name: self._tangent(name) for name in self._leaves}
 
     def vector(self) -> TangentVector:
         """A copy of ẇ."""
@@ -125,36 +128,47 @@ class LinearizedModule(nn.Module):
         train = torch.is_grad_enabled()
         if not train:
             args, kwargs = changed((args, kwargs), torch.detach)
-        with naming_the_layer(borrowed.model), dual_numbers(train) as forward_mode:
-            weights = {id(p): make_dual(value, tangent) for p, value, tangent in self._weights(train)}
-            with borrowed.with_parameters(lambda p: weights[id(p)] if id(p) in weights else p.detach()) as model:
-                with forward_mode:
-                    returned = model(*args, **kwargs)
-                found = Returned.read(returned, type(model).__name__)
+        with (
+            naming_the_layer(borrowed.model),
+            dual_numbers(train) as forward_mode,
+            borrowed.with_parameters(lambda p: self._dual_weight(p, train)) as model,
+        ):
+            with forward_mode:
+                returned = model(*args, **kwargs)
+            found = Returned.read(returned, type(model).__name__)
         self._token = borrowed.versions()
         return found
 
-    def _weights(self, train: bool) -> Iterator[tuple[nn.Parameter, Tensor, Tensor]]:
-        """The trained parameters.
-
-        Yields:
-            A parameter, its value and its tangent.
-        """
+    def _where_trained(self) -> dict[int, tuple[str, Tensor | None]]:
+        """By the id of a parameter of the network: which run of ẇ it takes, and where in it, None if it is the run."""
         known = dict(self._ref.model.named_parameters(remove_duplicate=False))
-        tangents = self.tangents()
-        for block in self._parameters_of_base.blocks:
-            run = tangents[block.name] if train else tangents[block.name].detach()
-            for name, position in zip(block.members, block.positions, strict=True):
-                p = known[name]
-                if position is None:
-                    yield p, p.detach(), run
-                else:
-                    own = run.reshape(-1)[position.to(run.device)]
-                    yield p, p.detach().contiguous(), own.reshape(p.shape)
+        return {
+            id(known[name]): (block.name, position)
+            for block in self._parameters_of_base.blocks
+            for name, position in zip(block.members, block.positions, strict=True)
+        }
+
+    def _tangent(self, name: str) -> Tensor:
+        node, leaf = self._leaves[name]
+        return node._parameters[leaf]  # type: ignore[return-value]
+
+    def _weight(self, p: nn.Parameter) -> Dual:
+        """A parameter of the network and its part of ẇ."""
+        if id(p) not in self._trained:
+            return Dual(p.detach(), None)
+        name, position = self._trained[id(p)]
+        run = self._tangent(name)
+        if position is None:
+            return Dual(p.detach(), run)
+        return Dual(p.detach().contiguous(), run.reshape(-1)[position.to(run.device)].reshape(p.shape))
+
+    def _dual_weight(self, p: nn.Parameter, train: bool) -> Tensor:
+        value, tangent = self._weight(p)
+        return value if tangent is None else make_dual(value, tangent if train else tangent.detach())
 
     def _inside_torch_func(self, args: Any, kwargs: Any) -> Returned:
         """Under a transform of ``torch.func``, by its own forward mode, which nests in all the others."""
-        weights = list(self._weights(True))
+        self._trained = self._where_trained()
         with self._ref.session() as model, sdpa_kernel(SDPBackend.MATH):
 
             def function(values: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -163,9 +177,9 @@ class LinearizedModule(nn.Module):
                 return tuple(tensors_of(returned))
 
             returned = None
-            names = {id(p): name for name, p in model.named_parameters()}
-            values = {names[id(p)]: value for p, value, _ in weights}
-            pair = jvp(function, (values,), ({names[id(p)]: tangent for p, _, tangent in weights},))
+            weights = {name: self._weight(p) for name, p in model.named_parameters() if id(p) in self._trained}
+            values = {name: weight.value for name, weight in weights.items()}
+            pair = jvp(function, (values,), ({name: weight.tangent for name, weight in weights.items()},))
             return Returned(returned, *pair)
 
     def _require_same_weights(self, borrowed: Borrowed) -> None:
@@ -177,7 +191,7 @@ class LinearizedModule(nn.Module):
                 f"{type(self.base).__name__} changed since it was linearised: linearise a copy of it, "
                 "or linearise it again"
             )
-        self._token = token
+        self._token, self._trained = token, self._where_trained()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LinearizedModule:
         self._ref.refuse_move(type(self).__name__, fn)
@@ -210,8 +224,8 @@ def linearize(
 class _Tree(nn.Module):
     """Parameters under dotted names."""
 
-    def grow(self, name: str, parameter: nn.Parameter) -> None:
-        """Add one."""
+    def grow(self, name: str, parameter: nn.Parameter) -> tuple[_Tree, str]:
+        """Add one, and say where it is."""
         *path, leaf = name.split(".")
         node = self
         for part in path:
@@ -220,11 +234,4 @@ class _Tree(nn.Module):
             node = node._modules[part]
             assert isinstance(node, _Tree)
         node.register_parameter(leaf, parameter)
-
-    def find(self, name: str) -> Tensor:
-        """Get one."""
-        *path, leaf = name.split(".")
-        node: nn.Module = self
-        for part in path:
-            node = node._modules[part]  # type: ignore[assignment]
-        return node._parameters[leaf]  # type: ignore[return-value]
+        return node, leaf
