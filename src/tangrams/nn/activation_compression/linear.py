@@ -125,7 +125,7 @@ def compress_activations_(
     Args:
         model: the network.
         names: names of the layers within their parents, such as ``{"q_proj", "k_proj", "v_proj"}``.
-        compression: makes one for each parent.
+        compression: makes one for each parent; with a seed of its own, or all draw alike.
 
     Returns:
         The full names of the layers that were replaced.
@@ -135,9 +135,10 @@ def compress_activations_(
             replaced then.
 
     Example:
-        >>> block = nn.ModuleDict({"q_proj": nn.Linear(4, 4), "out": nn.Linear(4, 4)})
-        >>> compress_activations_(block, {"q_proj"}, lambda: PAMM(1 / 4))
-        ['q_proj']
+        >>> import itertools
+        >>> blocks = nn.ModuleList(nn.ModuleDict({"q_proj": nn.Linear(4, 4)}) for _ in range(2))
+        >>> compress_activations_(blocks, {"q_proj"}, lambda seeds=itertools.count(): PAMM(1 / 4, seed=next(seeds)))
+        ['0.q_proj', '1.q_proj']
     """
     wanted = set(names)
     replaced: list[tuple[nn.Module, str, str, CompressedLinear]] = []
