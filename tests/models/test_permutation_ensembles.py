@@ -112,6 +112,17 @@ def test_wide_networks_average_to_the_limit():
     assert ((found - limit).abs()[x.sum(1) == 1] < 1e-3).all()
 
 
+def test_the_networks_do_not_depend_on_the_default_dtype():
+    x, found = torch.tensor([[1, 1, 0], [0, 1, 1]]), []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(FinitePermutationEnsemble([2, 0, 1], 2, 64).decision(x))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found)
+
+
 def test_a_networks_draw_does_not_depend_on_how_many_there_are():
     x = all_inputs(3)
     one, two, three = (FinitePermutationEnsemble([2, 0, 1], n, 64).decision(x) for n in (1, 2, 3))

@@ -88,7 +88,8 @@ class FinitePermutationEnsemble(PermutationEnsemble):
     def _drawn(self, number: int) -> tuple[Float[Tensor, "n k"], Float[Tensor, "k n"]]:
         generator = block_generator(self.seed, number)
         shape = self.width, self.num_bits
-        return torch.randn(shape, generator=generator), torch.randn(shape[::-1], generator=generator)
+        first, second = (torch.randn(s, generator=generator, dtype=torch.float32) for s in (shape, shape[::-1]))
+        return first, second
 
     def mean_output(self, x: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The average over networks."""
