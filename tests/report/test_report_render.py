@@ -189,6 +189,78 @@ def test_a_list_of_mostly_false_alarms_is_called_a_disagreement(example, tmp_pat
     assert "look wrong" not in findings(study)[0].text
 
 
+def test_a_precision_that_could_be_anything_is_not_told(example, tmp_path):
+    study = example.classification()
+    for point in study["labels"]["precision"]:
+        point["precision"] = {"value": 1.0, "interval": [0.0, 1.0], "how": "95 % bootstrap"}
+    text, page = drawn_page(study, tmp_path)
+    assert "how many really are cannot be told, the estimate is 100\u202f% (0 to 100\u202f%)" in text
+    assert "how many are real cannot be told" in page.text()
+    assert "Relabel or drop" not in page.text()
+    assert not any("really are" in f.text and "told" not in f.text for f in findings(study, most=9))
+    assert findings(study)[0].section != "labels"
+
+
+def test_data_of_which_no_part_is_enough_are_said_to_be_needed(example, tmp_path):
+    study = example.classification()
+    study["redundancy"]["keep"] = {"value": 1.0, "interval": [1.0, 1.0], "how": "90 % bootstrap"}
+    _, page = drawn_page(study, tmp_path)
+    assert "no smaller part that was tried keeps the clean-up model within one point of accuracy" in page.text()
+    assert "all of the data" in page.text()
+    assert "100\u202f% of the" not in page.text()
+
+
+def test_layers_are_named_with_their_kind_and_say_on_which_side_they_lie(example, tmp_path):
+    study = example.classification()
+    rows = study["layers"]["layers"]
+    for row in rows:
+        row["flags"] = []
+    rows[1]["flags"] = [{"measure": "exponent", "direction": "high"}]
+    _, page = drawn_page(study, tmp_path)
+    assert "Conv2d 2 (tail exponent 0.520 times a fresh layer's, hardly changed for a trained one)" in page.text()
+    assert "trained at all" not in page.text()
+    place = [f.section for f in findings(study, most=9)].index("layers")
+    rows[1]["flags"].append({"measure": "norm", "direction": "low"})
+    _, page = drawn_page(study, tmp_path)
+    assert "check that it was trained at all" in page.text()
+    assert [f.section for f in findings(study, most=9)].index("layers") < place
+
+
+def test_a_regression_speaks_of_targets_and_never_of_labels_or_classes(example, tmp_path):
+    study = example.regression()
+    study["redundancy"]["conflicting"] = 2
+    study["labels"]["precision"] = []
+    study["layers"]["layers"][3]["flags"] = [{"measure": "norm", "direction": "high"}]
+    text, page = drawn_page(study, tmp_path)
+    assert "Which targets look wrong?" in text
+    assert "the scale of the targets" in page.text()
+    told = re.sub(r"(?s)<(style|script).*?</\1>|<details class=.how.*?</details>", "", text)
+    assert [m for m in re.findall(r".{30}\b(?:labels?|class|classes|labelled)\b.{30}", told) if "=" not in m] == []
+
+
+def test_explanations_of_another_class_on_most_samples_are_not_taken_for_the_network(example, tmp_path):
+    study = example.classification()
+    for row in study["explanations"]["samples"]:
+        row["explained"] = (row["predicted"] + 1) % 10
+    _, page = drawn_page(study, tmp_path)
+    assert "not how this network decides" in page.text()
+
+
+def test_a_network_without_mistakes_is_not_said_to_have_none_of_each(example, tmp_path):
+    study = example.classification()
+    for row in study["explanations"]["samples"]:
+        row.update(predicted=row["label"], explained=row["label"])
+    told = {f.section: f.text for f in findings(study, most=9)}
+    assert told["explanations"] == "No wrong prediction among 150 test samples shown."
+
+
+def test_samples_that_were_left_out_are_counted(example, tmp_path):
+    study = example.classification()
+    study["data"]["totals"] = {"train": 50_000, "test": 150}
+    _, page = drawn_page(study, tmp_path)
+    assert "600 of 50\u202f000 training and 150 test samples" in page.text()
+
+
 def test_quiet_sections_fold_and_say_nothing_unusual(example, tmp_path):
     text, _ = drawn_page(example.quiet(), tmp_path)
     assert text.count('<details class="quiet">') == 3

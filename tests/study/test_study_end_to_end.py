@@ -192,6 +192,7 @@ def test_large_sets_are_sampled_down_and_keep_their_positions(trained):
     )
     assert found["data"]["train"] == 120
     assert found["data"]["test"] == 30
+    assert found["data"]["totals"] == {"train": len(trained.planted), "test": 60}
     for name, row in found["samples"].items():
         split, position = name.split("/")
         labels = trained.planted.labels if split == "train" else trained.test.targets

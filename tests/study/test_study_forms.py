@@ -171,4 +171,16 @@ def test_a_network_that_has_died_is_studied(table, tmp_path):
         model[0].bias.fill_(-100.0)
     found = quiet(model, Labelled(x[:110], y[:110]), Labelled(x[110:], y[110:]), out=tmp_path)
     assert found["richness"]["exponent"] is None
-    assert [row["dead"]["share"] for row in found["layers"]["layers"] if row["dead"]][0] == 1.0
+    assert next(row["dead"]["share"] for row in found["layers"]["layers"] if row["dead"]) == 1.0
+
+
+def test_no_precision_is_claimed_where_the_test_labels_are_worse_than_the_training_labels():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(150) % 3
+    x = 4 * nn.functional.one_hot(y, 6).float() + 0.3 * torch.randn(150, 6, generator=generator)
+    given = y.clone()
+    given[[4, 9]] += 1  # two wrong ones in train, ten in test
+    given[110:120] = (given[110:120] + 1) % 3
+    found = quiet(nn.Linear(6, 3), Labelled(x[:110], given[:110] % 3), Labelled(x[110:], given[110:]))
+    assert found["labels"]["count"] == 2
+    assert found["labels"]["precision"] == []

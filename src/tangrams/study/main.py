@@ -229,6 +229,7 @@ def _describe_data(problem: Problem, truth: Truth | None, name: str | None, targ
         "train": len(problem.train),
         "test": len(problem.test),
         "pool": 0 if problem.pool is None else len(problem.pool),
+        "totals": {split.name: split.total for split in problem.splits},
         "classes": list(problem.classes),
         "input_shape": list(problem.train.inputs.tensors()[0].shape[1:]),
         "target": (target or "target") if problem.task == "regression" else None,

@@ -6,6 +6,7 @@ import importlib
 import os
 import shlex
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,8 @@ def load_samples(path: str | os.PathLike[str], *, targets: bool = True) -> Any:
         ValueError: if it cannot be read, lacks an array, or the arrays disagree on the number of samples.
     """
     file = _existing(path)
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"cannot read {file}: it is no .npz archive, as numpy.savez writes one")
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

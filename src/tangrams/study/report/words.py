@@ -90,10 +90,12 @@ def listing(items: Sequence[str], word: str = "and") -> str:
 
 
 def interval(estimate: dict[str, Any], form: Callable[[Number], str] = number) -> str:
-    """The interval alone: ``low to high``, the unit once; empty where there is none."""
+    """The interval alone: ``low to high``, the unit once; one number where both read alike; empty without one."""
     if estimate["interval"] is None:
         return ""
     low, high = (form(bound) for bound in estimate["interval"])
+    if low == high:
+        return high
     unit = re.search(rf"(?<=\d)[{SPACE}{BLANK}]\D.*$", high)
     return f"{low.removesuffix(unit[0]) if unit else low} to {high}"
 

@@ -96,6 +96,8 @@ def _precision(material: Material) -> list[dict[str, Any]]:
         return []
     if count.false_alarms > MOST_FALSE_ALARMS:
         return []
+    if not bool(count.bootstrap(seed=material.seed).any()):  # held-out samples are harder: their alarms say nothing
+        return []
     calibration = calibrate_label_errors(
         material.kernel.spectrum, train.given, num_classes, errors, count, seed=material.seed
     )

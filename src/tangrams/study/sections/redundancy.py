@@ -92,9 +92,8 @@ def _keep(material: Material, order: Tensor, fractions: tuple[float, ...]) -> di
 
     generator = torch.Generator().manual_seed(material.seed)
     draws = [smallest(torch.randint(m, (m,), generator=generator)) for _ in range(200)]
-    low, high = (
-        torch.tensor(draws, dtype=torch.float64).quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
-    )
+    tail = torch.tensor([0.05, 0.95], dtype=torch.float64)
+    low, high = torch.tensor(draws, dtype=torch.float64).quantile(tail, interpolation="nearest").tolist()
     value = smallest(torch.arange(m))
     return estimate(
         value, [min(low, value), max(high, value)], "90 % bootstrap over test samples, on the fractions tried"

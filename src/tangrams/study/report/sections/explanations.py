@@ -22,9 +22,9 @@ def view(study: dict[str, Any]) -> View:
         KEY,
         HEADING,
         _answer(study, section, differ),
-        _advice(regression, wrong, differ),
+        _advice(regression, rows, wrong, differ),
         finding=_finding(rows, wrong, differ, regression),
-        weight=0.1 if regression else 0.3 + 0.5 * len(differ) / max(1, len(rows)),
+        weight=0.3 + 0.5 * len(differ) / len(rows) if wrong or differ else 0.1,
         figures={
             "delta": setting(section["delta"]),
             "of": section["of"],
@@ -53,9 +53,16 @@ def _answer(study: dict[str, Any], section: dict[str, Any], differ: list[dict[st
     )
 
 
-def _advice(regression: bool, wrong: list[dict[str, Any]], differ: list[dict[str, Any]]) -> str:
+def _advice(
+    regression: bool, rows: list[dict[str, Any]], wrong: list[dict[str, Any]], differ: list[dict[str, Any]]
+) -> str:
     if regression:
         return "The worst predictions come first: look at the training samples that pull them up and down."
+    if len(differ) > len(rows) / 2:
+        return (
+            "The explanation model sees another class than the network on most samples: what follows is how the "
+            "training labels speak, not how this network decides."
+        )
     if wrong:
         return (
             f"Start with the {plural(len(wrong), 'wrong prediction')}: do the supporters look like the sample, "
@@ -71,8 +78,11 @@ def _finding(
 ) -> str:
     if regression:
         return f"{plural(len(rows), 'test prediction')} can be taken apart into training samples"
-    text = f"{plural(len(wrong), 'wrong prediction')} among {plural(len(rows), 'test sample')} shown"
-    return f"{text}; on {count(len(differ))} the explanation model sees another class than the network"
+    text = plural(len(wrong), "wrong prediction") if wrong else "no wrong prediction"
+    text = f"{text} among {plural(len(rows), 'test sample')} shown"
+    return (
+        f"{text}; on {count(len(differ))} the explanation model sees another class than the network" if differ else text
+    )
 
 
 def _quality(quality: dict[str, Any]) -> list[dict[str, Any]]:

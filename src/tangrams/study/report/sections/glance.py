@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tangrams.study.report.sections.base import View
-from tangrams.study.report.sections.labels import noun, precision_at
+from tangrams.study.report.sections.labels import noun, precision_at, told
+from tangrams.study.report.sections.layers import layer_name
 from tangrams.study.report.sections.redundancy import within
 from tangrams.study.report.words import (
     count,
@@ -20,6 +21,7 @@ from tangrams.study.report.words import (
     provenance,
     sample_name,
     setting,
+    share,
     value,
 )
 
@@ -58,7 +60,7 @@ def cards(study: dict[str, Any]) -> list[Card]:
     """The cards, those without numbers left out."""
     form, name = metric(study), metric_name(study)
     network = study["network"]
-    train = f"{value(network['train_accuracy'], form)} on the training data as labelled"
+    train = f"{value(network['train_accuracy'], form)} on the training data with the {noun(study)}s as given"
     made = [
         Card(
             f"Network: test {name}",
@@ -73,8 +75,9 @@ def cards(study: dict[str, Any]) -> list[Card]:
         made.append(_labels_card(study["labels"], noun(study)))
     if study["redundancy"]["state"] == "measured":
         keep = study["redundancy"]["keep"]
-        note = f"within {within(study, study['redundancy'])}; {provenance(keep, percent)}"
-        made.append(Card("Enough for the clean-up model", f"{value(keep, percent)} of the data", note, "redundancy"))
+        note = f"within {within(study, study['redundancy'])}; {provenance(keep, share)}"
+        part = f"{share(keep['value'])} of the data" if keep["value"] < 1 else "all of the data"
+        made.append(Card("Enough for the clean-up model", part, note, "redundancy"))
     if study["fragility"]["state"] == "measured" and study["fragility"]["closest"]:
         nearest = study["fragility"]["closest"][0]
         note = (
@@ -84,7 +87,7 @@ def cards(study: dict[str, Any]) -> list[Card]:
         made.append(Card("Closest decision boundary", number(nearest["distance"]), note, "fragility"))
     if study["layers"]["state"] == "measured":
         rows = study["layers"]["layers"]
-        flagged = [r["name"] for r in rows if r["flags"]]
+        flagged = [layer_name(r) for r in rows if r["flags"]]
         note = ", ".join(flagged[:3]) + (" …" if len(flagged) > 3 else "") if flagged else "none stands out"
         made.append(Card("Layers unlike a healthy one", f"{count(len(flagged))} of {count(len(rows))}", note, "layers"))
     return made
@@ -116,7 +119,9 @@ def _surrogate_cards(study: dict[str, Any], form: Any, name: str) -> list[Card]:
 def _labels_card(section: dict[str, Any], name: str) -> Card:
     at = precision_at(section)
     note = f"of {plural(section['of'], f'training {name}')}"
-    if section["count"] and at:
+    if section["count"] and at and not told(at):
+        note = f"how many are real cannot be told ({provenance(at, percent)}); {note}"
+    elif section["count"] and at:
         note = f"about {value(at, percent)} real ({provenance(at, percent)}); {note}"
     elif section["count"]:
         note = f"how many are real is not estimated; {note}"
@@ -132,12 +137,13 @@ def findings(views: list[View], most: int = 3) -> list[Finding]:
 def facts(study: dict[str, Any]) -> list[str]:
     """The line below the title."""
     data, cost = study["data"], study["cost"]
+    noun_of_test = "test sample" if data["test"] == 1 else "test samples"
     parts = [
         plural(study["model"]["parameters"], "parameter"),
-        f"{count(data['train'])} training and {plural(data['test'], 'test sample')}",
+        f"{_studied(data, 'train')} training and {_studied(data, 'test')} {noun_of_test}",
     ]
     if data["pool"]:
-        parts.append(f"{count(data['pool'])} unlabelled")
+        parts.append(f"{_studied(data, 'pool')} unlabelled")
     if data["classes"]:
         parts.append(plural(len(data["classes"]), "class", "classes"))
     elif data["target"]:
@@ -146,6 +152,12 @@ def facts(study: dict[str, Any]) -> list[str]:
         f"studied in {duration(cost['seconds'])} with {memory(cost['memory_mb'])} on {plural(cost['cores'], 'core')}"
     )
     return parts
+
+
+def _studied(data: dict[str, Any], split: str) -> str:
+    """How many samples of a split were studied, and of how many where the others were left out."""
+    total = data.get("totals", {}).get(split, data[split])
+    return count(data[split]) if total == data[split] else f"{count(data[split])} of {count(total)}"
 
 
 def planted(study: dict[str, Any]) -> str:

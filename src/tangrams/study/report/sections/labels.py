@@ -21,7 +21,7 @@ from tangrams.study.report.words import (
     setting,
 )
 
-KEY, HEADING = "labels", "Which labels look wrong?"
+KEY = "labels"
 SHOWN = 96  # rows drawn; the CSV has all
 STYLES = (("baseline-1", "square"), ("baseline-2", "triangle"), ("baseline-3", "cross"), ("baseline-4", "square"))
 
@@ -30,11 +30,11 @@ def view(study: dict[str, Any]) -> View:
     """The section, from its numbers."""
     section = study[KEY]
     if section["state"] == "absent":
-        return absent(KEY, HEADING, section)
+        return absent(KEY, heading(study), section)
     suspects, at = section["count"], precision_at(section)
     return View(
         KEY,
-        HEADING,
+        heading(study),
         _answer(study, section, at),
         _advice(section, at),
         finding=_finding(study, section, at),
@@ -45,6 +45,7 @@ def view(study: dict[str, Any]) -> View:
             "total": len(section["suspects"]),
             "count": suspects,
             "method": section["method"],
+            "noun": noun(study),
             "delta": setting(section["delta"]),
             "regression": study["task"] == "regression",
             "precision": _precision_chart(section),
@@ -65,15 +66,27 @@ def precision_at(section: dict[str, Any]) -> dict[str, Any] | None:
     return max(below, key=lambda p: p["count"])["precision"] if below and section["count"] else None
 
 
+def told(at: dict[str, Any] | None) -> bool:
+    """Whether a precision says something: its interval leaves out at least half of all that it could be."""
+    return at is not None and (at["interval"] is None or at["interval"][1] - at["interval"][0] <= 0.5)
+
+
 def _weight(section: dict[str, Any], at: dict[str, Any] | None) -> float:
-    """How much it stands out: by the share of labels that are expected to be wrong."""
-    real = section["count"] * (at["value"] if at else 0.5)
+    """How much it stands out: by the share of labels that are expected to be wrong, little where that is not known."""
+    if at is None or not told(at):
+        return 0.3 if section["count"] else 0.05
+    real = section["count"] * at["value"]
     return min(1.0, 0.35 + 10 * real / max(1, section["of"])) if real >= 0.5 else 0.05
 
 
 def noun(study: dict[str, Any]) -> str:
     """What a sample carries: a label, or a target in a regression."""
     return "target" if study["task"] == "regression" else "label"
+
+
+def heading(study: dict[str, Any]) -> str:
+    """The question, of labels or of targets."""
+    return f"Which {noun(study)}s look wrong?"
 
 
 def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None) -> str:
@@ -86,6 +99,8 @@ def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] |
     looks = f"{count(section['count'])} of {labels} {'looks' if section['count'] == 1 else 'look'} wrong"
     if at is None:
         text = f"{looks}; how many really are is not estimated"
+    elif not told(at):
+        text = f"{looks}; how many really are cannot be told, the estimate is {about(at, percent)}"
     elif at["value"] >= 0.5:
         text = f"{looks}; an estimated {about(at, percent)} of those really are"
     else:  # mostly false alarms: the model disagrees, and says little about the labels
@@ -102,7 +117,7 @@ def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] |
 def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
     if section["count"] == 0:
         return "Nothing to do."
-    sure = [p for p in section["precision"] if p["precision"]["value"] >= 0.9]
+    sure = [p for p in section["precision"] if told(p["precision"]) and p["precision"]["value"] >= 0.9]
     if sure:
         best = max(sure, key=lambda p: p["count"])
         return (
@@ -111,7 +126,7 @@ def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
         )
     return (
         "Look at each one before you change it: many of them are likely to be honest but ambiguous samples."
-        if at
+        if told(at)
         else "Look at each one before you change it."
     )
 
@@ -120,10 +135,12 @@ def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] 
     name = f"training {noun(study)}"
     if section["count"] == 0:
         return f"no {name} looks wrong"
-    if at and at["value"] < 0.5:
+    if at and told(at) and at["value"] < 0.5:
         disputed = plural(section["count"], name)
         return f"the clean-up model disagrees with {disputed}; about {about(at, percent)} of them are really wrong"
     text = f"{plural(section['count'], f'{name} looks', f'{name}s look')} wrong"
+    if at and not told(at):
+        return f"{text}; how many really are cannot be told"
     return f"{text}; about {about(at, percent)} of them really are" if at else text
 
 

@@ -25,12 +25,29 @@ def view(study: dict[str, Any]) -> View:
         KEY,
         HEADING,
         _answer(rows, flagged),
-        _advice(flagged),
+        _advice(flagged, regression=study["task"] == "regression"),
         finding=_finding(flagged),
-        weight=min(1.0, 0.5 + 0.5 * len(flagged) / max(1, len(rows))) if flagged else 0.05,
+        weight=_weight(rows),
         quiet=not flagged,
         figures={"rows": [_row(r) for r in rows], "samples": count(section["samples"])},
     )
+
+
+def layer_name(row: dict[str, Any]) -> str:
+    """Kind and place: in a Sequential the place alone would read as a number."""
+    return f"{row['kind']} {row['name']}".strip()
+
+
+def _kinds(row: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(flag["measure"], flag["direction"]) for flag in row["flags"]}
+
+
+def _weight(rows: list[dict[str, Any]]) -> float:
+    """How much it stands out: by the share of flagged layers, little where only a tail is like a fresh layer's."""
+    strong = [row for row in rows if _kinds(row) - {("exponent", "high")}]
+    if strong:
+        return min(1.0, 0.5 + 0.5 * len(strong) / len(rows))
+    return 0.3 if any(row["flags"] for row in rows) else 0.05
 
 
 def _answer(rows: list[dict[str, Any]], flagged: list[dict[str, Any]]) -> str:
@@ -38,7 +55,7 @@ def _answer(rows: list[dict[str, Any]], flagged: list[dict[str, Any]]) -> str:
     if not flagged:
         return f"Nothing unusual: {layers}, and every measure lies where those of healthy layers do."
     verb = "looks" if len(flagged) == 1 else "look"
-    reasons = [f"{r['name']} ({_reasons(r)})" for r in flagged[:4]]
+    reasons = [f"{layer_name(r)} ({_reasons(r)})" for r in flagged[:4]]
     more = f"; {count(len(flagged) - 4)} more below" if len(flagged) > 4 else ""
     return f"{count(len(flagged))} of {layers} {verb} unlike a healthy one: {listing(reasons)}{more}."
 
@@ -49,21 +66,27 @@ def _reasons(row: dict[str, Any]) -> str:
         if flag["measure"] == "dead" and row["dead"]:
             texts.append(f"{percent(row['dead']['share'])} of its units silent")
         elif flag["measure"] == "norm" and row["norm"]:
-            texts.append(f"spectral norm {number(row['norm']['ratio'])} times a fresh layer's")
+            little = ", little for a trained one" if flag["direction"] == "low" else ""
+            texts.append(f"spectral norm {number(row['norm']['ratio'])} times a fresh layer's{little}")
         elif flag["measure"] == "exponent" and row["exponent"]:
-            texts.append(f"tail exponent {number(row['exponent']['ratio'])} times a fresh layer's")
-    return listing(texts)
+            heavy = "a heavy tail" if flag["direction"] == "low" else "hardly changed for a trained one"
+            texts.append(f"tail exponent {number(row['exponent']['ratio'])} times a fresh layer's, {heavy}")
+    return "; ".join(texts)
 
 
-def _advice(flagged: list[dict[str, Any]]) -> str:
+def _advice(flagged: list[dict[str, Any]], *, regression: bool) -> str:
     if not flagged:
         return "Nothing to do."
     steps = []
-    kinds = {(f["measure"], f["direction"]) for row in flagged for f in row["flags"]}
+    each = [_kinds(row) for row in flagged]
+    kinds = set().union(*each)
     if ("norm", "high") in kinds:
-        steps.append("a large norm: check its learning rate and its initial scale")
-    if ("norm", "low") in kinds or ("exponent", "high") in kinds:
+        scale = ", and the scale of the targets, which the last layers have to reach" if regression else ""
+        steps.append(f"a large norm: check its learning rate and its initial scale{scale}")
+    if ("norm", "low") in kinds:
         steps.append("a spectrum like a fresh layer's: check that it was trained at all")
+    if any(("exponent", "high") in row and ("norm", "low") not in row for row in each):
+        steps.append("a tail like a fresh layer's under another norm: few samples or short training leave it so")
     if ("exponent", "low") in kinds:
         steps.append("a very heavy tail: check for a few directions that dominate")
     if ("dead", "high") in kinds:
@@ -78,7 +101,7 @@ def _finding(flagged: list[dict[str, Any]]) -> str:
         return "no layer looks unusual"
     first = flagged[0]
     text = f"{plural(len(flagged), 'layer looks', 'layers look')} unlike a healthy one"
-    return f"{text}: {first['name']} ({_reasons(first)}){' and others' if len(flagged) > 1 else ''}"
+    return f"{text}: {layer_name(first)} ({_reasons(first)}){' and others' if len(flagged) > 1 else ''}"
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

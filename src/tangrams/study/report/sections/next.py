@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tangrams.study.report.sections.base import View, absent
-from tangrams.study.report.words import about, label, listing, number, plural, sample_name
+from tangrams.study.report.words import about, count, label, listing, number, plural, sample_name
 
 KEY, HEADING = "next", "What should be labelled next?"
 WHY = {
@@ -28,7 +28,8 @@ def view(study: dict[str, Any]) -> View:
     return View(
         KEY,
         HEADING,
-        f"These {batch} of the pool of {of}; the two nearest of them are {about(spread['value'])} apart ({beside}).",
+        f"These {count(len(section['batch']))} of the {of} in the pool: the two nearest of them are "
+        f"{about(spread['value'])} apart in the kernel ({beside}).",
         "Label them in this order; after a batch, train and study again, since the features change.",
         finding=f"{batch} of the pool to label next",
         weight=0.45,

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tangrams.study.report.sections.base import View, absent
+from tangrams.study.report.sections.labels import noun
 from tangrams.study.report.svg import Chart, Linear, Log, legend, whole_percent
 from tangrams.study.report.words import (
     about,
@@ -16,13 +17,11 @@ from tangrams.study.report.words import (
     metric,
     metric_name,
     number,
-    percent,
     plural,
     points,
     sample_name,
     setting,
     share,
-    value,
 )
 
 KEY, HEADING = "redundancy", "What is redundant?"
@@ -46,20 +45,26 @@ def view(study: dict[str, Any]) -> View:
         quiet=repeats == 0 and keep >= 0.8,
         figures={
             "curve": _chart(study, section),
-            "caption": "Chosen by k-centre, suspected labels last, against random subsets with their spread."
+            "caption": f"Chosen by k-centre, suspected {noun(study)}s last, against random subsets with their spread."
             + (" Triangles: the network itself, retrained." if section["retrained"] else ""),
             "groups": [_group(study, g) for g in section["exact"][:SHOWN]],
             "pairs": [(_group(study, [p["a"], p["b"]]), number(p["similarity"])) for p in section["near"][:SHOWN]],
-            "more_groups": max(0, len(section["exact"]) - SHOWN),
-            "more_pairs": max(0, section["near_count"] - min(SHOWN, len(section["near"]))),
+            "more_groups": _more(len(section["exact"]) - SHOWN, "group"),
+            "more_pairs": _more(section["near_count"] - min(SHOWN, len(section["near"])), "pair"),
             "threshold": number(section["threshold"]["value"]),
             "quantile": f"{100 * section['threshold']['quantile']:.4g}",
             "retrained": _retrained(study, section),
             "rows": _rows(study, section),
             "planted": _planted(section["planted"]),
             "score": metric_name(study),
+            "noun": noun(study),
         },
     )
+
+
+def _more(left: int, one: str) -> str:
+    """How many are not drawn."""
+    return f"and {plural(left, f'more {one}')}" if left > 0 else ""
 
 
 def _most(estimate: dict[str, Any]) -> float:
@@ -76,9 +81,10 @@ def within(study: dict[str, Any], section: dict[str, Any]) -> str:
 
 
 def _answer(study: dict[str, Any], section: dict[str, Any]) -> str:
-    kept = about(section["keep"], percent)
-    keep = f"{kept} of the training data keep the clean-up model within {within(study, section)}"
+    keep = _kept(study, section, about(section["keep"], share))
     if section["exact_count"] == 0 and section["near_count"] == 0:
+        if section["keep"]["value"] >= 1:
+            return f"Nothing unusual: no sample repeats another, and {keep}."
         if section["keep"]["value"] >= 0.8:
             return f"Nothing unusual: no sample repeats another, and no less than {keep}."
         return f"No sample repeats another, yet {keep}."
@@ -92,13 +98,20 @@ def _answer(study: dict[str, Any], section: dict[str, Any]) -> str:
     return f"{listing([*parts, keep])}."
 
 
+def _kept(study: dict[str, Any], section: dict[str, Any], part: str) -> str:
+    """How much of the data is enough, as a clause."""
+    if section["keep"]["value"] >= 1:
+        return f"no smaller part that was tried keeps the clean-up model within {within(study, section)}"
+    return f"{part} of the training data keep the clean-up model within {within(study, section)}"
+
+
 def _advice(study: dict[str, Any], section: dict[str, Any]) -> str:
     steps = []
     if section["conflicting"]:
         groups = plural(
             section["conflicting"], "group of identical samples carries", "groups of identical samples carry"
         )
-        steps.append(f"{groups} different labels: settle those first.")
+        steps.append(f"{groups} different {noun(study)}s: settle those first.")
     if section["exact_count"]:
         steps.append("Drop the exact repeats, and make sure that none of them is in your test data.")
     check = _network_check(study, section)
@@ -133,8 +146,7 @@ def _network_check(study: dict[str, Any], section: dict[str, Any]) -> str:
 
 
 def _finding(study: dict[str, Any], section: dict[str, Any]) -> str:
-    kept = value(section["keep"], percent)
-    text = f"{kept} of the training data keep the clean-up model within {within(study, section)}"
+    text = _kept(study, section, share(section["keep"]["value"]))
     if section["exact_count"]:
         text += f"; {plural(section['exact_count'], 'sample repeats', 'samples repeat')} another exactly"
     return text

@@ -45,6 +45,7 @@ def view(study: dict[str, Any]) -> View:
         weight=0.2 + (min(0.5, 2 * max(0.0, gain or 0.0)) if _certain(section["risk"]) else 0.0),
         figures={
             "spectrum": _spectrum_chart(section),
+            "caption": _caption(study, section),
             "risk": _risk_chart(section["risk"]),
             "features": more.chart(section["features"], section["risk"]["unit"] if section["risk"] else "", _sizes),
             "feature_words": more.feature_words(study),
@@ -115,6 +116,14 @@ def _fall(section: dict[str, Any], exponent: dict[str, Any] | None) -> str:
         return f"has {plural(rank, 'eigenvalue')} above rounding, too few to read how it falls"
     bounds = interval(exponent)
     return f"falls like rank to the −{number(exponent['value'])}{f' ({bounds} over fitting windows)' if bounds else ''}"
+
+
+def _caption(study: dict[str, Any], section: dict[str, Any]) -> str:
+    """What of the spectrum was fitted."""
+    if section["exponent"] is None:
+        return "Only eigenvalues above rounding are drawn."
+    first = "outputs" if study["task"] == "regression" else "classes"
+    return f"The first ranks hold the {first} and the last half is short of samples: neither is fitted."
 
 
 def _change(risk: dict[str, Any]) -> str:
