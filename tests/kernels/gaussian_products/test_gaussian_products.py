@@ -66,6 +66,24 @@ def test_the_blocked_product_is_the_dense_one():
     assert (far.double() - K).abs().max() < 1e-3  # float32 itself rounds a thousand to 6e-5
 
 
+@pytest.mark.parametrize("spread", [1.0, 100.0, 3000.0])
+def test_kernels_of_clusters_far_apart_keep_their_digits_in_float32(spread):
+    k = (spread * normal(300, 16)).float()
+    q = (k + 0.3 * normal(300, 16, seed=1).float()).requires_grad_(True)
+    apart = k.double() - q.detach().double()[:, None]
+    exact = torch.exp(-apart.square().sum(2) / 2)
+    block = gaussian_block(q, k, 1.0)
+    assert block.dtype == torch.float32
+    assert float((block.detach() - exact).abs().max()) < 1e-4
+    x = normal(300, 2, seed=2).float()
+    assert float((gaussian_product(q, k, x, 1.0).detach() - exact @ x.double()).norm()) < 1e-3 * float(x.norm())
+    (slope,) = torch.autograd.grad(block.sum(), q)
+    expected = (exact[:, :, None] * apart).sum(1)
+    assert float((slope - expected).norm()) < 2e-3 * float(expected.norm())
+    found = ExactSearch().pairs(q.detach(), k, 2.0, 10**6)
+    assert len(found) == int((exact >= math.exp(-2)).sum())
+
+
 def test_a_complete_search_makes_products_exact():
     q, k = normal(50, 4), normal(70, 4, seed=1)
     operator = build(q, k, 0.8, tau=0.0)

@@ -189,7 +189,7 @@ class LSHSearch:
             return E2LSH(d, radius or 1.0, 1, 1, seed=self.seed)
         generator = block_generator(self.seed, -1)
         sample = [p[torch.randint(len(p), (512,), generator=generator).to(p.device)] for p in (queries, keys)]
-        distances = squared_distances(*sample).sqrt().flatten().double()
+        distances = squared_distances(sample[0], sample[1], radius).sqrt().flatten().double()
         if not radius:  # equal points share every cell: sized to tell apart what is not equal
             radius = 1e-3 * float(distances.max()) or 1.0
         at_radius = torch.tensor(float(radius), dtype=torch.float64)

@@ -142,7 +142,7 @@ class ExactSearch:
         found = PairCollector(len(keys), radius, max_pairs)
         rows = max(1, BLOCK_ENTRIES // max(1, len(keys)))
         for start in range(0, len(queries), rows):
-            squared = squared_distances(queries[start : start + rows], keys)
+            squared = squared_distances(queries[start : start + rows], keys, radius)
             row, col = (squared <= found.squared_radius).nonzero(as_tuple=True)
             found.add(row + start, col, squared[row, col])
         row, col, squared, reached = found.result(queries)

@@ -128,7 +128,7 @@ def sample_rows(
     masses, tails = [], []
     for start in range(0, rows, step):
         part = chosen[start : start + step]
-        squared = squared_distances(queries[part], keys).double()
+        squared = squared_distances(queries[part], keys, sigma).double()
         K = torch.exp(squared * (-0.5 / sigma**2))
         masses.append(K.sum(1))
         if found is None:
@@ -167,7 +167,7 @@ def balanced_tau(
     """
     n, bins, reach = len(queries), 256, 2 * math.log(1e8)  # squared distances up to K = 1e-8, in units of σ²
     chosen = torch.randperm(n, generator=block_generator(seed, -4))[:num_rows].to(queries.device)
-    squared = (squared_distances(queries[chosen], keys) / sigma**2).flatten().double()
+    squared = (squared_distances(queries[chosen], keys, sigma) / sigma**2).flatten().double()
     where = (squared * (bins / reach)).long().clamp_max(bins)
     sums = torch.bincount(where, weights=torch.exp(-squared), minlength=bins + 1) * (n / len(chosen))
     beyond = sums.flip(0).cumsum(0).flip(0)  # of a bin and all farther ones
