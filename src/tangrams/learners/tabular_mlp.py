@@ -133,7 +133,7 @@ class TabularMLPRegressor(RegressorMixin, BaseEstimator):
     def _network(self, in_features: int, generator: torch.Generator) -> nn.Sequential:
         modules: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise([in_features, *self.hidden, 1]):
-            layer = NTKLinear(fan_in, fan_out, self.W_std, self.b_std, generator=generator)
+            layer = NTKLinear(fan_in, fan_out, self.W_std, self.b_std, generator=generator, dtype=torch.float32)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
             modules += [layer, self.activation()]
@@ -143,7 +143,7 @@ class TabularMLPRegressor(RegressorMixin, BaseEstimator):
         self, inputs: Tensor, targets: Tensor, judge: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> nn.Sequential:
         n, size = len(inputs), min(self.batch_size, len(inputs))
-        network = self._network(inputs.shape[1], generator).to(inputs.device)
+        network = self._network(inputs.shape[1], generator).to(inputs)
         parameters = list(network.parameters())
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
         steps = n // size
