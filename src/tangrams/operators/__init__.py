@@ -79,6 +79,7 @@ from tangrams.operators.spectra import (
     stable_rank,
 )
 from tangrams.operators.spectral_norm import SpectralNorm, spectral_norm
+from tangrams.operators.times_transposed import times_transposed
 
 __all__ = [
     "CSR",
@@ -157,6 +158,7 @@ __all__ = [
     "spgemm",
     "squared_norms",
     "stable_rank",
+    "times_transposed",
     "trace",
     "triangle_count",
     "uniform",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tangrams.operators.rows import Rows
 from tangrams.operators.sketches.base import Sketch
+from tangrams.operators.times_transposed import times_transposed
 
 PANEL_BYTES = 1 << 26
 """How much of a source that is not dense is held at once, by default."""
@@ -78,7 +79,7 @@ class DenseRows:
 
     def matmul(self, v: Float[Tensor, "d k"]) -> Float[Tensor, "N k"]:
         """``Φ v``."""
-        return self.tensor @ v
+        return times_transposed(self.tensor, v.mT)
 
     def t_matmul(self, u: Float[Tensor, "N k"]) -> Float[Tensor, "d k"]:
         """``Φᵀ u``."""
@@ -98,12 +99,12 @@ class DenseRows:
         wide = accumulate_dtype(self.dtype)
         left = self.tensor.to(wide)
         if other is self:
-            return (left @ left.mT).to(self.dtype)
+            return times_transposed(left, left).to(self.dtype)
         if isinstance(other, DenseRows):
-            return (left @ other.tensor.to(wide).mT).to(self.dtype)
+            return times_transposed(left, other.tensor.to(wide)).to(self.dtype)
         out = left.new_empty(self.shape[0], other.shape[0])
         for start, stop, panel in row_panels(other):
-            out[:, start:stop] = left @ panel.to(wide).mT
+            out[:, start:stop] = times_transposed(left, panel.to(wide))
         return out.to(self.dtype)
 
     def take(self, index: Int64[Tensor, "M"]) -> DenseRows:

@@ -9,6 +9,7 @@ from torch import Tensor
 from tangrams.operators.dense_rows import ColumnRows, accumulate_dtype, row_panels
 from tangrams.operators.opaque import OpaqueOperator, fold, unfold
 from tangrams.operators.rows import Rows
+from tangrams.operators.times_transposed import times_transposed
 
 
 def normal_matrix(rows: Rows, dtype: torch.dtype | None = None) -> Tensor:
@@ -24,8 +25,8 @@ def normal_matrix(rows: Rows, dtype: torch.dtype | None = None) -> Tensor:
     dtype = dtype or accumulate_dtype(rows.dtype)
     out = torch.zeros(rows.shape[1], rows.shape[1], dtype=dtype, device=rows.device)
     for _, _, panel in row_panels(rows):
-        wide = panel.to(dtype)
-        out.addmm_(wide.mT, wide)
+        wide = panel.to(dtype).mT
+        out = times_transposed(wide, wide, onto=out)
     return out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from tangrams.operators.dense_rows import DenseRows, row_panels
 from tangrams.operators.rows import Rows
 from tangrams.operators.sketches.base import Sketch
+from tangrams.operators.times_transposed import times_transposed
 from tangrams.store.codec import to_tensor
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class StoredRows:
         out = torch.zeros(self.shape[0], v.shape[1], dtype=self.dtype, device=self.device)
         for piece in self._pieces:
             for strip in range(self._strips):
-                out[piece.start : piece.stop] += self._read(piece, strip) @ v[self._columns(strip)]
+                out[piece.start : piece.stop] += times_transposed(self._read(piece, strip), v[self._columns(strip)].mT)
         return self._wanted(out)
 
     def t_matmul(self, u: Float[Tensor, "N k"]) -> Float[Tensor, "d k"]:
@@ -147,12 +148,12 @@ class StoredRows:
             for strip in range(self._strips):
                 for start, stop, left in self._panels([strip]):
                     for piece in right._pieces:
-                        out[start:stop, piece.start : piece.stop] += left @ right._read(piece, strip).mT
+                        out[start:stop, piece.start : piece.stop] += times_transposed(left, right._read(piece, strip))
         else:
             for start, stop, left in self._panels(range(self._strips)):
                 for piece in right._pieces:
                     for strip in range(right._strips):
-                        part = left[:, right._columns(strip)] @ right._read(piece, strip).mT
+                        part = times_transposed(left[:, right._columns(strip)], right._read(piece, strip))
                         out[start:stop, piece.start : piece.stop] += part
         return self._wanted(right._wanted(out.mT).mT)
 
@@ -256,10 +257,10 @@ class StoredRows:
         out = torch.zeros(n, n, dtype=self.dtype, device=self.device)
         for strip in range(self._strips):
             for start, stop, left in self._panels([strip]):
-                out[start:stop, start:stop] += left @ left.mT
+                out[start:stop, start:stop] += times_transposed(left, left)
                 for piece in self._pieces:
                     if piece.start >= stop:
-                        out[start:stop, piece.start : piece.stop] += left @ self._read(piece, strip).mT
+                        out[start:stop, piece.start : piece.stop] += times_transposed(left, self._read(piece, strip))
         _mirror(out)
         return self._wanted(self._wanted(out).mT)
 
