@@ -55,12 +55,12 @@ def test_a_wrong_row_is_found_before_any_row_is_given_out(model, x, monkeypatch)
 
 
 def test_an_error_of_the_contraction_is_found(model, x, monkeypatch):
-    add = Tile.add_weighted
+    add = Tile.add_outer
 
-    def wrong(self, weight, left, right):
-        add(self, weight * 1.001 if self.symmetric else weight, left, right)
+    def wrong(self, a, b, bias, left, right):
+        add(self, a, b, bias, left * 1.001 if self.symmetric else left, right)
 
-    monkeypatch.setattr(Tile, "add_weighted", wrong)  # the groups' own forms are right, their sum is not
+    monkeypatch.setattr(Tile, "add_outer", wrong)  # the groups' own forms are right, their sum is not
     K = TangentFeatures(model).gram(x)
     J = reference_rows(model, x)
     torch.testing.assert_close(K, J @ J.mT, rtol=1e-10, atol=1e-12)

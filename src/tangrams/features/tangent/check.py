@@ -87,7 +87,7 @@ class Probe:
         self._norms_only = norms_only and all(block.is_plain for block in spec.parameters.blocks)
         self.k = inputs.n if whole or spec.check == "full" else sample_size(inputs.n)
         self.inputs = inputs.slice(0, self.k)
-        self._squares: dict[str, Tensor] = {}
+        self._visited: dict[str, Tensor] = {}
         generator = torch.Generator().manual_seed(seed)
         self.weights = torch.randn(r, self.k, generator=generator, dtype=torch.float32).to(spec.ref.device, spec.dtype)
 
@@ -102,13 +102,13 @@ class Probe:
 
         def square(name: str, gradient: Tensor) -> None:
             flat = gradient.reshape(-1).to(self.spec.dtype)
-            self._squares[name] = inner(flat, flat)
+            self._visited[name] = inner(flat, flat)
 
         zero = torch.zeros((), dtype=torch.float64, device=self.spec.ref.device)
-        self._squares = dict.fromkeys(parameters, zero)
+        self._visited = dict.fromkeys(parameters, zero)
         if generic.visit_gradients((values * cotangent).sum(), parameters, square):
             return values.detach(), {}
-        self._squares = {}
+        self._visited = {}
         return values.detach(), self.gradients(values, cotangent)
 
     @property
@@ -116,13 +116,12 @@ class Probe:
         """The functions at the samples."""
         return self._run[0]
 
-    def square(self, name: str) -> Tensor:
-        """Squared norm of one block's gradient."""
-        self._run  # noqa: B018 - leaves squares behind
-        if name not in self._squares:
-            gradient = self.gradient[name]
-            self._squares[name] = inner(gradient, gradient)
-        return self._squares[name]
+    @cached_property
+    def squares(self) -> dict[str, float]:
+        """Block → the squared norm of its gradient."""
+        gradients = self.gradient  # or else what was visited on the way
+        squares = self._visited or {name: inner(gradient, gradient) for name, gradient in gradients.items()}
+        return dict(zip(squares, torch.stack(list(squares.values())).tolist(), strict=True)) if squares else {}
 
     @property
     def gradient(self) -> dict[str, Tensor]:
@@ -161,8 +160,8 @@ class Verifier:
         ]
         self.tolerance, self.noise = tolerances(spec, recipe)
         self._scales = [0.0 for _ in sides]
-        self._partial: dict[tuple[int, str], list[Tensor]] = {}
-        self._seen: list[tuple[int, list[str], Tensor, Tensor, Tensor]] = []
+        self._partial: dict[tuple[int, str], tuple[float, float]] = {}
+        self._seen: list[tuple[int, list[str], float, float, float]] = []
 
     def values(self, side: int, values: Tensor) -> None:
         """The batch's outputs must be those of the first samples by themselves."""
@@ -178,28 +177,26 @@ class Verifier:
         """Each group's quadratic form against the gradient of its parameters."""
         probe = self.probes[side]
         for group, held in zip(groups, factors, strict=True):
-            quadratic, size = held.quadratic(probe.weights)
-            self._scales[side] += size.item() if math.isfinite(size.item()) else 0.0
-            if isinstance(group, Materialised) and any(part.channels for part in group.parts):
-                seen = self._partial.setdefault((side, group.blocks[0].name), [])
-                seen.append(torch.stack([quadratic, size]))
-                continue
+            quadratic, size = (value.item() for value in held.quadratic(probe.weights))
+            self._scales[side] += size if math.isfinite(size) else 0.0
             names = [block.name for block in group.blocks]
-            exact = torch.stack([probe.square(name) for name in names]).sum()
-            self._seen.append((side, names, quadratic, exact, size))
+            if isinstance(group, Materialised) and any(part.channels for part in group.parts):
+                before = self._partial.get((side, names[0]), (0.0, 0.0))
+                self._partial[side, names[0]] = before[0] + quadratic, before[1] + size
+                continue
+            self._seen.append((side, names, quadratic, math.fsum(probe.squares[name] for name in names), size))
 
     def settle(self) -> None:
         """Judge the groups seen so far."""
         for side, names, found, exact, size in self._seen:
             noise = self.noise * math.sqrt(self._scales[side])
-            self._compare(names, found, exact, size.item(), noise, (side, side))
+            self._compare(names, found, exact, size, noise, (side, side))
         self._seen.clear()
 
     def total(self, result: Tensor) -> None:
         """The finished matrix against the gradients of all parameters together."""
-        for (side, name), seen in self._partial.items():
-            quadratic, size = torch.stack(seen).sum(0)
-            self._seen.append((side, [name], quadratic, self.probes[side].square(name), size))
+        for (side, name), (quadratic, size) in self._partial.items():
+            self._seen.append((side, [name], quadratic, self.probes[side].squares[name], size))
         self._partial.clear()
         self.settle()
         left, right = self.probes[0], self.probes[-1]
@@ -207,20 +204,20 @@ class Verifier:
             self._total_of_folded(result, left, right)
             return
         corner = result[: self.r * left.k, : self.r * right.k]
-        found = left.weights.mT.reshape(-1) @ corner @ right.weights.mT.reshape(-1)
+        found = (left.weights.mT.reshape(-1) @ corner @ right.weights.mT.reshape(-1)).item()
         names = [block.name for block in self.spec.parameters.blocks]
         if left is right:
-            exact = torch.stack([left.square(name) for name in names]).sum()
+            exact = math.fsum(left.squares[name] for name in names)
         else:
-            exact = torch.stack([inner(left.gradient[name], right.gradient[name]) for name in names]).sum()
+            exact = torch.stack([inner(left.gradient[name], right.gradient[name]) for name in names]).sum().item()
         self._compare(names, found, exact, self._joint_scale(), 0.0, (0, -1))
 
     def _total_of_folded(self, result: Tensor, left: Probe, right: Probe) -> None:
         """``wᵀ K w = (1/r) Σ_c ‖∇ Σ_i w_i f_c(x_i)‖²``: a backward pass per function, where they are few."""
         if self.r > _FEW_FUNCTIONS:
             return
-        found = left.weights[0] @ result[: left.k, : right.k] @ right.weights[0]
-        exact = found.new_zeros(())
+        found = (left.weights[0] @ result[: left.k, : right.k] @ right.weights[0]).item()
+        exact = 0.0
         sums = [list(self._by_function(probe)) for probe in self.probes]
         for mine, theirs in zip(sums[0], sums[-1], strict=True):
             exact += float(sum(inner(g, theirs[name]) for name, g in mine.items()))
@@ -240,10 +237,10 @@ class Verifier:
         return (self._scales[0] * self._scales[-1]) ** 0.5
 
     def _compare(
-        self, names: Sequence[str], found: Tensor, exact: Tensor, size: float, noise: float, sides: tuple[int, int]
+        self, names: Sequence[str], found: float, exact: float, size: float, noise: float, sides: tuple[int, int]
     ) -> None:
         """Two products of gradients, whose norms multiply to ``size`` at most and that are off by ``noise`` each."""
-        error = abs(found.item() - exact.item())
+        error = abs(found - exact)
         if not math.isfinite(error):
             return  # not finite: refused by name when the result is complete
         if error <= self.tolerance * size + 2 * math.sqrt(size) * noise + noise**2:

@@ -179,8 +179,7 @@ class _Computation:
         (side,) = self.sides
         n = side.inputs.n
         result.zero_()
-        scratch = self.allocate(n * n)
-        tile = Tile(result, 1, self.folds, True, scratch)
+        tile = Tile(result, 1, self.folds, True)
         wanted = _wanted(groups)
         consumers: Sequence[Consumer] = ()
         gradients: Mapping[int, Tensor] = {}
@@ -246,7 +245,6 @@ class _Computation:
             height, width = rows.stop - rows.start, columns.stop
             symmetric = self.symmetric and height == width
             with self.workspace.scope():
-                scratch = self.allocate(self.functions**2 * height * width)
                 direct = self.functions == 1
                 if direct:
                     out = result[rows, columns]
@@ -254,7 +252,7 @@ class _Computation:
                     out = self.allocate(self.functions * height, self.functions * width)
                 if first or not direct:
                     out.zero_()
-                tile = Tile(out, self.r, self.folds, symmetric, scratch)
+                tile = Tile(out, self.r, self.folds, symmetric)
                 for mine, theirs in zip(left, right, strict=True):
                     mine.add(theirs, rows, columns, tile)
                 if symmetric and not direct:

@@ -26,6 +26,8 @@ _VIEWS = {
     "AliasBackward0",
 }
 _TRANSPOSES = {"TBackward0", "TransposeBackward0", "PermuteBackward0", "NumpyTBackward0"}
+_PASSED = _VIEWS | _TRANSPOSES | {"ExpandBackward0"}
+_LEAF = "torch::autograd::AccumulateGrad"
 _REENTRANT = "CheckpointFunctionBackward"
 _VMAP_LIES = {"PreluKernelBackward0"}  # samples are taken for functions when there are as many of both
 
@@ -71,18 +73,15 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter], *, measur
     uses = Uses()
     parents: dict[Any, list[tuple[Any, int]]] = {}
     leaves: dict[str, Any] = {}
-    order: list[Any] = []
-    seen: set[Any] = set()
-    stack = [outputs.grad_fn]
+    labels: dict[Any, str] = {}
+    stack: list[Any] = [outputs.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
+        if node is None or node in labels:
             continue
-        seen.add(node)
-        order.append(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            name = names.get(id(variable))
+        labels[node] = label = node.name()
+        if label == _LEAF:
+            name = names.get(id(node.variable))
             if name is not None:
                 leaves[name] = node
             continue
@@ -91,8 +90,7 @@ def find_uses(outputs: Tensor, parameters: Mapping[str, nn.Parameter], *, measur
                 parents.setdefault(child, []).append((node, slot))
                 stack.append(child)
     explained: set[tuple[Any, int]] = set()
-    for node in order:
-        label = node.name()
+    for node, label in labels.items():
         if label.startswith(_REENTRANT):
             uses.reentrant = True
         if label in _VMAP_LIES:
@@ -138,14 +136,15 @@ def _resolve(node: Any, names: Mapping[int, str]) -> Source | None:
     through: list[Any] = []
     transposed = expanded = False
     while node is not None:
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            name = names.get(id(variable))
+        label = node.name()
+        if label == _LEAF:
+            name = names.get(id(node.variable))
             if name is None:
                 return None
-            shape = tuple(variable.shape)
+            shape = tuple(node.variable.shape)
             return Source(name, shape, shape if top is None else top, transposed, expanded, tuple(through))
-        label = node.name()
+        if label not in _PASSED:
+            return None
         through.append(node)
         shape = tuple(node._input_metadata[0].shape)
         top = shape if top is None else top
@@ -157,8 +156,6 @@ def _resolve(node: Any, names: Mapping[int, str]) -> Source | None:
             transposed = not transposed
         elif label == "ExpandBackward0":
             expanded = True
-        elif label not in _VIEWS:
-            return None
         node = node.next_functions[0][0]
     return None
 
@@ -169,7 +166,7 @@ def _stranger(node: Any, parents: Mapping[Any, list[tuple[Any, int]]], explained
         if (parent, slot) in explained:
             continue
         label = parent.name()
-        if label in _VIEWS or label in _TRANSPOSES or label == "ExpandBackward0":
+        if label in _PASSED:
             found = _stranger(parent, parents, explained)
             if found is not None:
                 return found

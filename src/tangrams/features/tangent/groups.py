@@ -58,7 +58,7 @@ class Factors(ABC):
         """
         r, k = weights.shape
         out = weights.new_zeros(r * k, r * k)
-        tile = Tile(out, r, False, False, torch.empty_like(out).view(-1))
+        tile = Tile(out, r, False, False)
         self.add(self, slice(0, k), slice(0, k), tile)
         flat = weights.reshape(-1)
         norms = out.diagonal().clamp_min(0).sqrt()
@@ -130,10 +130,8 @@ class _StructuredFactors(Factors):
 
     def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
         assert isinstance(other, _StructuredFactors)  # both sides come from one recipe
-        weight = self.inputs[rows] @ other.inputs[columns].mT
-        if self.group.bias:
-            weight += 1
-        tile.add_weighted(weight, self.gradients[:, rows], other.gradients[:, columns])
+        gradients = self.gradients[:, rows], other.gradients[:, columns]
+        tile.add_outer(self.inputs[rows], other.inputs[columns], self.group.bias, *gradients)
 
     def norms(self, rows: slice) -> Tensor:
         inputs, gradients = self.inputs[rows], self.gradients[:, rows]
@@ -174,10 +172,7 @@ class _IdentityFactors(Factors):
 
     def add(self, other: Factors, rows: slice, columns: slice, tile: Tile) -> None:
         assert isinstance(other, _IdentityFactors)  # both sides come from one recipe
-        weight = self.inputs[rows] @ other.inputs[columns].mT
-        if self.group.bias:
-            weight += 1
-        tile.add_same_function(weight)
+        tile.add_same_function(self.inputs[rows], other.inputs[columns], self.group.bias)
 
     def norms(self, rows: slice) -> Tensor:
         inputs = self.inputs[rows]

@@ -12,6 +12,7 @@ from tangrams.features.tangent.consumers.base import Consumer
 from tangrams.features.tangent.consumers.lookup import Lookup, add_tokens
 from tangrams.features.tangent.groups import Allocate, Factors, Group, as_linear
 from tangrams.features.tangent.tile import Tile
+from tangrams.operators import times_transposed
 
 _CHUNK = 1 << 22
 """Numbers in a temporary of the pair and token contractions."""
@@ -62,14 +63,14 @@ class _PairFactors(Factors):
         step = max(1, _CHUNK // max(1, t * t * wide))
         for start in range(rows.start, rows.stop, step):
             stop = min(start + step, rows.stop)
-            inputs = self.inputs[start:stop].flatten(0, 1) @ right.flatten(0, 1).mT
+            inputs = times_transposed(self.inputs[start:stop].flatten(0, 1), right.flatten(0, 1))
             if self.group.bias:
                 inputs += 1
             lo, hi = start - rows.start, stop - rows.start
             for c in range(tile.r):
                 mine = self.gradients[c, start:stop].flatten(0, 1)
                 for d in [c] if tile.folds else range(tile.r):
-                    pairs = (mine @ theirs[d].flatten(0, 1).mT).mul_(inputs)
+                    pairs = times_transposed(mine, theirs[d].flatten(0, 1)).mul_(inputs)
                     share = pairs.view(hi - lo, t, wide, t).sum((1, 3))
                     if tile.folds:
                         tile.out[lo:hi].add_(share, alpha=1 / tile.r)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import torch
 from torch import Tensor
+
+from tangrams.operators import times_transposed
 
 TRIANGLE_WORK = 20_000_000
 """Multiply-adds above which a symmetric product by blocks beats the whole by one call."""
@@ -38,34 +40,35 @@ class Tile:
         r: functions per sample.
         folds: whether the functions are averaged over.
         symmetric: whether rows and columns are the same samples, so that the lower triangle is enough.
-        scratch: at least as many numbers as ``out`` has, for products that are weighted.
     """
 
-    def __init__(self, out: Tensor, r: int, folds: bool, symmetric: bool, scratch: Tensor) -> None:
+    def __init__(self, out: Tensor, r: int, folds: bool, symmetric: bool) -> None:
         self.out, self.r, self.folds, self.symmetric = out, r, folds, symmetric
-        self.scratch = scratch
         self.functions = 1 if folds else r
         self.height = out.shape[0] // max(self.functions, 1)
         self.width = out.shape[1] // max(self.functions, 1)
-        self.lower_only = False
 
-    def _pieces(self, features: int) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns to compute; cut at functions where there are several, else at samples.
+    def _pieces(self, features: int, *factors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """``out`` and the factors, whole or piece by piece: cut at functions where there are several, else at samples.
+
+        Args:
+            features: that are summed over.
+            factors: pairs of a left ``(rows, …)`` and a right one ``(columns, …)``.
 
         Yields:
-            ``(rows, columns)``
+            ``(out, left, right, …)``
         """
         rows, columns = self.out.shape
         if not self.symmetric or rows * columns * features < TRIANGLE_WORK:
-            yield slice(0, rows), slice(0, columns)
+            yield self.out, *factors
             return
-        self.lower_only = True
         unit = self.height if self.functions > 1 else 1
         count = rows // unit
         pieces = min(count, _MANY if rows >= _TALL else _FEW)
         edges = [count * i // pieces * unit for i in range(pieces + 1)]
         for start, stop in pairwise(edges):
-            yield slice(start, stop), slice(0, stop)
+            spans = cycle((slice(start, stop), slice(stop)))
+            yield self.out[start:stop, :stop], *(factor[span] for factor, span in zip(factors, spans, strict=False))
 
     def _flat(self, factor: Tensor) -> Tensor:
         return factor.reshape(-1, factor.shape[-1])
@@ -74,36 +77,35 @@ class Tile:
         """``⟨left, right⟩``: factors ``(r, P, f)`` and ``(r, Q, f)``."""
         if self.folds:
             for a, b in zip(left, right, strict=True):
-                for rows, columns in self._pieces(a.shape[-1] * self.r):
-                    self.out[rows, columns].addmm_(a[rows], b[columns].mT, alpha=1 / self.r)
+                for out, rows, columns in self._pieces(a.shape[-1] * self.r, a, b):
+                    out.add_(times_transposed(rows, columns), alpha=1 / self.r)
             return
-        left, right = self._flat(left), self._flat(right)
-        for rows, columns in self._pieces(left.shape[-1]):
-            self.out[rows, columns].addmm_(left[rows], right[columns].mT)
+        for out, rows, columns in self._pieces(left.shape[-1], self._flat(left), self._flat(right)):
+            out += times_transposed(rows, columns)
 
-    def add_weighted(self, weight: Tensor, left: Tensor, right: Tensor) -> None:
-        """``weight ⊙ ⟨left, right⟩``: weight ``(P, Q)`` is the same for every pair of functions."""
+    def add_outer(self, a: Tensor, b: Tensor, bias: bool, left: Tensor, right: Tensor) -> None:
+        """``(⟨a, b⟩ + bias) ⊙ ⟨left, right⟩``: a ``(P, i)`` and b ``(Q, i)`` are the same for every function."""
+        if self.functions == 1 and not self.folds:
+            features = a.shape[-1] + left.shape[-1]
+            for out, g, h, mine, theirs in self._pieces(features, self._flat(left), self._flat(right), a, b):
+                out.addcmul_(times_transposed(g, h), _product(mine, theirs, bias))
+            return
+        weight = _product(a, b, bias)
         if self.folds:
-            product = self._scratch(self.height, self.width)
-            torch.mm(left[0], right[0].mT, out=product)
-            for a, b in zip(left[1:], right[1:], strict=True):
-                product.addmm_(a, b.mT)
+            product = times_transposed(left[0], right[0])
+            for g, h in zip(left[1:], right[1:], strict=True):
+                product = times_transposed(g, h, onto=product)
             self.out.addcmul_(product, weight, value=1 / self.r)
             return
-        left, right = self._flat(left), self._flat(right)
-        for rows, columns in self._pieces(left.shape[-1]):
-            product = self._scratch(rows.stop - rows.start, columns.stop)
-            torch.mm(left[rows], right[columns].mT, out=product)
-            out = self.out[rows, columns]
-            if self.functions == 1:
-                out.addcmul_(product, weight[rows, columns])
-                continue
+        for out, g, h in self._pieces(left.shape[-1], self._flat(left), self._flat(right)):
+            product = times_transposed(g, h)
             shape = (-1, self.height), (-1, self.width)
             out = out.unflatten(0, shape[0]).unflatten(2, shape[1])
             out.addcmul_(product.unflatten(0, shape[0]).unflatten(2, shape[1]), weight[:, None, :])
 
-    def add_same_function(self, weight: Tensor) -> None:
-        """``δ_cd weight``."""
+    def add_same_function(self, a: Tensor, b: Tensor, bias: bool) -> None:
+        """``δ_cd (⟨a, b⟩ + bias)``."""
+        weight = _product(a, b, bias)
         if self.folds:
             self.out += weight
             return
@@ -111,8 +113,10 @@ class Tile:
             block = slice(c * self.height, (c + 1) * self.height), slice(c * self.width, (c + 1) * self.width)
             self.out[block] += weight
 
-    def _scratch(self, rows: int, columns: int) -> Tensor:
-        return self.scratch[: rows * columns].view(rows, columns)
+
+def _product(a: Tensor, b: Tensor, bias: bool) -> Tensor:
+    product = times_transposed(a, b)
+    return product.add_(1) if bias else product
 
 
 def mirror(matrix: Tensor, block: int = 512) -> None:
@@ -122,4 +126,4 @@ def mirror(matrix: Tensor, block: int = 512) -> None:
         stop = min(start + block, n)
         matrix[:start, start:stop] = matrix[start:stop, :start].mT
         corner = matrix[start:stop, start:stop]
-        corner.copy_(corner.tril() + corner.tril(-1).mT)
+        corner.tril_().add_(corner.tril(-1).mT)
