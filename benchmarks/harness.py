@@ -13,12 +13,15 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+
+_CPU_OF_ONE = "CPU seconds of one thread"
 
 TURN = 0.1
 """Seconds that a turn of short calls lasts, about."""
@@ -70,7 +73,20 @@ class Conditions:
         busy = load > cores * 0.75
         threads = 1 if busy else cores
         torch.set_num_threads(threads)
-        return cls(round(load, 2), cores, threads, "CPU seconds of one thread" if busy else "wall seconds")
+        return cls(round(load, 2), cores, threads, _CPU_OF_ONE if busy else "wall seconds")
+
+    @contextmanager
+    def one_thread(self) -> Iterator[Conditions]:
+        """CPU seconds of one thread inside, whatever the load: what floors that were found so are held to.
+
+        Yields:
+            The conditions to measure under.
+        """
+        torch.set_num_threads(1)
+        try:
+            yield replace(self, threads=1, clock=_CPU_OF_ONE)
+        finally:
+            torch.set_num_threads(self.threads)
 
     @property
     def timer(self) -> Callable[[], float]:
