@@ -187,17 +187,17 @@ def test_gradients_visited_one_by_one_are_those_of_autograd_and_leave_no_hook():
     torch.manual_seed(0)
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(4, 1))
-    weights, value = dict(model.named_parameters()), model(torch.randn(3, 4)).sum()
+    weights, values = dict(model.named_parameters()), model(torch.randn(3, 4))
+    cotangent = torch.randn_like(values)
     calls = []
     weights["0.weight"].register_hook(calls.append)
     before = {name: p._backward_hooks for name, p in weights.items()}
     found = {}
-    assert generic.visit_gradients(value, weights, found.__setitem__)
+    assert generic.visit_gradients(values, cotangent, weights, found.__setitem__)
     assert not calls
     assert {name: p._backward_hooks for name, p in weights.items()} == before
-    torch.testing.assert_close(
-        found, dict(zip(weights, torch.autograd.grad(value, list(weights.values())), strict=True))
-    )
+    expected = torch.autograd.grad(values, list(weights.values()), cotangent)
+    torch.testing.assert_close(found, dict(zip(weights, expected, strict=True)))
 
 
 def test_gradients_that_come_in_parts_are_noticed():
@@ -219,5 +219,6 @@ def test_gradients_that_come_in_parts_are_noticed():
 
     layer = nn.Linear(4, 4)
     x = torch.randn(3, 4)
-    value = (Parts.apply(layer(x), layer) * layer(x)).sum()
-    assert not generic.visit_gradients(value, dict(layer.named_parameters()), lambda name, gradient: None)
+    values = Parts.apply(layer(x), layer) * layer(x)
+    weights = dict(layer.named_parameters())
+    assert not generic.visit_gradients(values, torch.ones_like(values), weights, lambda name, gradient: None)

@@ -106,7 +106,7 @@ class Probe:
 
         zero = torch.zeros((), dtype=torch.float64, device=self.spec.ref.device)
         self._visited = dict.fromkeys(parameters, zero)
-        if generic.visit_gradients((values * cotangent).sum(), parameters, square):
+        if generic.visit_gradients(values, cotangent, parameters, square):
             return values.detach(), {}
         self._visited = {}
         return values.detach(), self.gradients(values, cotangent)

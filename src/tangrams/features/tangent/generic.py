@@ -142,11 +142,14 @@ def gradients(
     ]
 
 
-def visit_gradients(value: Tensor, weights: dict[str, nn.Parameter], visit: Callable[[str, Tensor], None]) -> bool:
+def visit_gradients(
+    values: Tensor, cotangent: Tensor, weights: dict[str, nn.Parameter], visit: Callable[[str, Tensor], None]
+) -> bool:
     """Gradients by plain autograd, each handed to ``visit`` with its name and dropped; none that are not used.
 
     Args:
-        value: what is differentiated.
+        values: what is differentiated,
+        cotangent: summed with these weights.
         weights: by name.
         visit: is called as soon as a gradient is complete.
 
@@ -168,7 +171,7 @@ def visit_gradients(value: Tensor, weights: dict[str, nn.Parameter], visit: Call
         for name, p in weights.items():
             p._backward_hooks = None
             p.register_hook(hook(name))
-        torch.autograd.grad(value, list(weights.values()), retain_graph=True, allow_unused=True)
+        torch.autograd.grad(values, list(weights.values()), cotangent, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         if ".grad()" not in str(error):
             raise
