@@ -34,6 +34,8 @@ def test_papers_filters_by_room_and_status():
         (["claim", "no-such-paper"], "no claim 'no-such-paper'"),
         (["claim", "pseudo-ntk", "--preset", "huge"], "no preset 'huge'"),
         (["study", "--train", "x.npz"], "without a network"),
+        (["study", "--initial-weights", "x.pt"], "--initial-weights without a network"),
+        (["report", "."], "study.json: No such file"),
         (["study", "nowhere.to_be:found"], "--train"),
         (["report", "missing.json"], "missing.json"),
     ],

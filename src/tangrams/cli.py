@@ -45,7 +45,13 @@ def study(
     from tangrams.study import run_default, run_user
 
     if target is None:
-        given = {"--weights": weights, "--train": train, "--test": test, "--pool": pool}
+        given = {
+            "--weights": weights,
+            "--train": train,
+            "--test": test,
+            "--pool": pool,
+            "--initial-weights": initial_weights,
+        }
         named = [name for name, value in given.items() if value is not None]
         if named:
             raise ValueError(f"{', '.join(named)} without a network: name it first, as package.module:function")
@@ -58,12 +64,13 @@ def study(
 
 @app.command()
 def report(
-    study_json: Annotated[Path, typer.Argument(help="A study.json.")],
+    study_json: Annotated[Path, typer.Argument(help="A study.json, or the folder that holds one.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; beside the JSON by default.")] = None,
 ) -> None:
     """Redraw the report of a study from its JSON alone."""
     from tangrams.study.report import render
 
+    study_json = study_json / "study.json" if study_json.is_dir() else study_json
     page = out or study_json.with_name("report.html")
     render(study_json, page)
     _out.print(f"Report: {page}", highlight=False)
@@ -240,6 +247,8 @@ def main() -> None:
         if debug:
             raise
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            text = f"{error.filename}: {error.strerror}"  # without the number
         line = " ".join(text.split()) or type(error).__name__
         print(f"tangrams: {line}", file=sys.stderr)
         raise SystemExit(2) from None

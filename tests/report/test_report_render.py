@@ -226,6 +226,15 @@ def test_layers_are_named_with_their_kind_and_say_on_which_side_they_lie(example
     assert [f.section for f in findings(study, most=9)].index("layers") < place
 
 
+def test_where_most_layers_are_flagged_the_band_itself_is_doubted(example, tmp_path):
+    study = example.classification()
+    doubt = "may also mean that the healthy band, drawn from small networks, does not fit this one"
+    assert doubt not in drawn_page(study, tmp_path)[1].text()
+    for row in study["layers"]["layers"][:3]:
+        row["flags"] = [{"measure": "norm", "direction": "low"}]
+    assert doubt in drawn_page(study, tmp_path)[1].text()
+
+
 def test_a_regression_speaks_of_targets_and_never_of_labels_or_classes(example, tmp_path):
     study = example.regression()
     study["redundancy"]["conflicting"] = 2

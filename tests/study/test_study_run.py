@@ -93,6 +93,9 @@ def test_files_that_cannot_be_read_are_named(folder):
     np.savez(folder / "uneven.npz", x=np.zeros((3, 6)), y=np.zeros(4))
     np.savez(folder / "words.npz", x=np.array(["a", "b"]), y=np.zeros(2))
     torch.save({"a": 1}, folder / "no_dict.pt")
+    torch.save(torch.nn.Linear(2, 2), folder / "whole.pt")
+    (folder / "junk.pt").write_text("nothing")
+    np.save(folder / "array.npy", np.zeros(3))
     for call, match in (
         (lambda: load_samples("absent.npz"), "no file absent.npz"),
         (lambda: load_samples("junk.npz"), "cannot read junk.npz"),
@@ -103,6 +106,9 @@ def test_files_that_cannot_be_read_are_named(folder):
         (lambda: load_samples("words.npz"), "expected numbers"),
         (lambda: read_weights("junk.safetensors"), "cannot read weights"),
         (lambda: read_weights("no_dict.pt"), "no state dict"),
+        (lambda: read_weights("whole.pt"), r"whole.pt: torch finds no plain tensors in it; save model.state_dict\(\)"),
+        (lambda: read_weights("junk.pt"), r"junk.pt: torch finds no plain tensors"),
+        (lambda: load_samples("array.npy"), "array.npy: it is no .npz archive"),
     ):
         with pytest.raises(ValueError, match=match):
             call()

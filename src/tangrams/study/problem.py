@@ -265,6 +265,7 @@ def _class_targets(targets: Tensor, num_outputs: int, name: str) -> Tensor:
         wrong = int(((labels < 0) | (labels >= num_outputs)).nonzero()[0])
         raise ValueError(
             f"{name} label {int(labels[wrong])} at sample {wrong} is outside [0, {num_outputs}), the network's outputs"
+            ": integers are classes, values are floats"
         )
     return labels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import shlex
 import sys
 import zipfile
@@ -168,6 +169,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             found: Any = load_file(file)
         else:
             found = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text advises to run what the file holds
+        raise ValueError(
+            f"cannot read weights from {file}: torch finds no plain tensors in it; save model.state_dict()"
+        ) from error
     except Exception as error:  # each format raises its own kinds
         raise ValueError(f"cannot read weights from {file}: {' '.join(str(error).split())[:200]}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):

@@ -129,6 +129,7 @@ class Chart:
     x_label: str
     y_label: str
     parts: list[Markup] = field(default_factory=list)
+    notes: list[Markup] = field(default_factory=list)
 
     def at(self, x: Number, y: Number) -> tuple[Number, Number]:
         """User units of a data point, kept within the frame."""
@@ -172,7 +173,7 @@ class Chart:
         self.parts.append(tag("path", d=f"M{left:.1f},{bottom:.1f}V{top:.1f}", class_=f"rule {style}"))
         anchor = "start" if left < WIDTH * 0.6 else "end"
         shift = 5 if anchor == "start" else -5
-        self.parts.append(tag("text", escape(text), x=left + shift, y=top + 11, class_="note", text_anchor=anchor))
+        self.notes.append(tag("text", escape(text), x=left + shift, y=top + 11, class_="note", text_anchor=anchor))
 
     def render(self) -> Markup:
         """The ``<svg>`` element."""
@@ -180,6 +181,7 @@ class Chart:
             "svg",
             *self._axes(),
             *self.parts,
+            *self.notes,  # on top of what they would otherwise be struck through by
             class_="chart",
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",

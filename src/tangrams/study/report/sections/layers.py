@@ -25,7 +25,7 @@ def view(study: dict[str, Any]) -> View:
         KEY,
         HEADING,
         _answer(rows, flagged),
-        _advice(flagged, regression=study["task"] == "regression"),
+        _advice(rows, flagged, regression=study["task"] == "regression"),
         finding=_finding(flagged),
         weight=_weight(rows),
         quiet=not flagged,
@@ -55,8 +55,9 @@ def _answer(rows: list[dict[str, Any]], flagged: list[dict[str, Any]]) -> str:
     if not flagged:
         return f"Nothing unusual: {layers}, and every measure lies where those of healthy layers do."
     verb = "looks" if len(flagged) == 1 else "look"
-    reasons = [f"{layer_name(r)} ({_reasons(r)})" for r in flagged[:4]]
-    more = f"; {count(len(flagged) - 4)} more below" if len(flagged) > 4 else ""
+    most = 4 if len(flagged) <= 4 else 2
+    reasons = [f"{layer_name(r)} ({_reasons(r)})" for r in flagged[:most]]
+    more = f"; {count(len(flagged) - most)} more below" if len(flagged) > most else ""
     return f"{count(len(flagged))} of {layers} {verb} unlike a healthy one: {listing(reasons)}{more}."
 
 
@@ -74,7 +75,7 @@ def _reasons(row: dict[str, Any]) -> str:
     return "; ".join(texts)
 
 
-def _advice(flagged: list[dict[str, Any]], *, regression: bool) -> str:
+def _advice(rows: list[dict[str, Any]], flagged: list[dict[str, Any]], *, regression: bool) -> str:
     if not flagged:
         return "Nothing to do."
     steps = []
@@ -93,7 +94,10 @@ def _advice(flagged: list[dict[str, Any]], *, regression: bool) -> str:
         steps.append("silent units: a narrower layer may do as well")
     advice = "; ".join(steps)
     advice = f"{advice[:1].upper()}{advice[1:]}"
-    return f"Unusual is not broken: if the network does what it should, note it and go on. {advice}."
+    most = ""
+    if 2 * len(flagged) > len(rows) > 2:
+        most = " So many at once may also mean that the healthy band, drawn from small networks, does not fit this one."
+    return f"Unusual is not broken: if the network does what it should, note it and go on. {advice}.{most}"
 
 
 def _finding(flagged: list[dict[str, Any]]) -> str:
