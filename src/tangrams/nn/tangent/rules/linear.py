@@ -51,11 +51,11 @@ def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None, onto: Tensor |
         return _BY_ONEDNN(x, weight, None if bias is None else bias.contiguous(), "none", [], "")
     if onto is None:
         return F.linear(x, weight, bias)
-    return onto.view(-1, len(weight)).addmm_(x.reshape(-1, x.shape[-1]), weight.mT).view(onto.shape)
+    return onto.view(-1, weight.shape[0]).addmm_(x.reshape(-1, x.shape[-1]), weight.mT).view(onto.shape)
 
 
 def _suits_onednn(x: Tensor, weight: Tensor, *others: Tensor | None) -> bool:
-    if _BY_ONEDNN is None or x.numel() * len(weight) < _WORTHWHILE or not torch._C._get_mkldnn_enabled():
+    if _BY_ONEDNN is None or x.numel() * weight.shape[0] < _WORTHWHILE or not torch._C._get_mkldnn_enabled():
         return False
     operands = [t for t in (x, weight, *others) if t is not None]
     plain = all(type(t) is Tensor and t.is_cpu and t.dtype == torch.float32 and not t.requires_grad for t in operands)
