@@ -286,6 +286,22 @@ def test_pairs_at_one_distance_that_do_not_fit_are_left_to_sampling(search):
     assert operator.plan.tail == pytest.approx(float(lost.square().sum()))
 
 
+@pytest.mark.filterwarnings("ignore::tangrams.kernels.gaussian_products.AssumptionViolatedWarning")
+def test_a_tail_in_a_single_row_or_column_is_seen():
+    """One query that just misses sixty keys: four rows of five are not looked at."""
+    k = 40 * normal(4500, 6).float()
+    k[:60] = 0.0
+    q = k + 0.1 * normal(4500, 6, seed=1).float()
+    q[:61] = 90.0  # no other query is near the sixty
+    q[60, :] = 0.0
+    q[60, 0] = 1.5
+    truth = 60 * math.exp(-(1.5**2))
+    for left, right in ((q, k), (k, q)):
+        tails = [build(left, right, 1.0, tau=0.4, search=ExactSearch(), seed=seed).plan.tail for seed in range(8)]
+        assert min(tails) > 0.8 * truth
+        assert np.mean(tails) < 3 * truth
+
+
 class Capped:
     """A search that finds all pairs but those that a bucket of 64 cuts off."""
 

@@ -122,7 +122,9 @@ def sample_rows(
         seed: fixes the draw.
     """
     n, m = len(queries), len(keys)
-    step = max(1, BLOCK_ENTRIES // max(1, m))
+    if not n * m:
+        return RowSample(0.0, 0.0, 0.0, 0.0)
+    step = max(1, BLOCK_ENTRIES // m)
     rows = min(n, num_rows or max(64, step))
     chosen = torch.randperm(n, generator=block_generator(seed, -2))[:rows].to(queries.device)
     masses, tails = [], []
@@ -182,8 +184,8 @@ class SparsePlan:
 
     Attributes:
         pairs: F.
-        tail: ``Σ K²`` outside F, with two standard errors on top, and what the search missed, by its recall; where it
-            dropped comparisons, by some rows.
+        tail: ``Σ K²`` outside F, by some rows and by some columns, the larger with two standard errors on top, and what
+            the search missed, by its recall; where it dropped comparisons, by those rows and columns.
         mass: an estimate of ``‖K‖₁``.
         budget: ``ε² δ``: expected squared errors are at most that share of ``‖x‖²``.
         exact_keys: keys whose columns are always exact; no pairs of theirs are in F.
@@ -224,7 +226,7 @@ def plan_product(
     exact_keys: Int64[Tensor, "e"],
     seed: int = 0,
 ) -> SparsePlan:
-    """Search for the pairs with K ≥ τ, and estimate what is left.
+    """Search for the pairs with K ≥ τ, and estimate what is left, from its rows and from its columns.
 
     Args:
         queries: q.
@@ -242,13 +244,15 @@ def plan_product(
     searched[exact_keys] = False
     names, exact_keys = searched.nonzero()[:, 0], (~searched).nonzero()[:, 0]
     pairs = search.pairs(queries, keys[names], sigma * math.sqrt(2 * math.log(1 / tau)), max_pairs)
-    found = pairs if pairs.dropped else None
+    found, others = (pairs, pairs.swapped()) if pairs.dropped else (None, None)
+    # What lies in few rows, as of a query that just misses a hub of keys, is spread over columns, and the other way.
     sample = sample_rows(queries, keys[names], sigma, pairs.radius, found=found, seed=seed)
+    across = sample_rows(keys[names], queries, sigma, pairs.radius, found=others, seed=seed)
     values = torch.exp(pairs.squared.double() * (-1 / sigma**2))  # K²
     missed = 0.0 if pairs.dropped else float((values * (1 / pairs.inclusion.double() - 1)).sum())
     return SparsePlan(
         replace(pairs, col=names[pairs.col]),
-        sample.tail + 2 * sample.tail_error + missed,
+        max(side.tail + 2 * side.tail_error for side in (sample, across)) + missed,
         sample.mass,
         eps**2 * delta,
         exact_keys,
