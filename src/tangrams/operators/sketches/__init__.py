@@ -5,7 +5,8 @@
 :class:`SparseSketch` for lighter tails, :class:`HadamardSketch`, :class:`CosineSketch` (no padding) and
 :class:`CirculantSketch` for dense ones at the cost of an FFT, :class:`GaussianSketch` and :class:`OrthogonalSketch` for
 exact laws, :class:`TensorSketch` and :class:`TensorHadamardSketch` where weight gradients come as outer products,
-:class:`KroneckerSketch` where nothing else is affordable, at the error it states.
+:class:`KhatriRaoSketch` there too, by matrix products alone, at a larger variance, and :class:`KroneckerSketch` where
+nothing else is affordable, at the error it states.
 
 The rows of a regression are sketched by the same classes: bound to its n rows, ``S @ A`` is ``project(A.mT).mT``, and
 rows that come in panels are added by ``accumulate``. :class:`PooledHadamardSketch` is the one whose guarantee for every
