@@ -202,7 +202,10 @@ def compose(
     """Compose tangent vectors into their weighted mean, each kept apart so that it can be forgotten."""
     from tangrams.nn.tangent import TangentSum, TangentVector
 
-    amounts = [1.0] * len(vectors) if weights is None else [float(number) for number in weights.split(",")]
+    try:
+        amounts = [1.0] * len(vectors) if weights is None else [float(number) for number in weights.split(",")]
+    except ValueError:
+        raise ValueError(f"--weights takes one number per vector, such as 1,2,1, got {weights!r}") from None
     if len(amounts) != len(vectors):
         raise ValueError(f"{len(vectors)} tangent vectors but {len(amounts)} weights")
     total = TangentSum()

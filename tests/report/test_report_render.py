@@ -201,6 +201,21 @@ def test_a_precision_that_could_be_anything_is_not_told(example, tmp_path):
     assert findings(study)[0].section != "labels"
 
 
+def test_disagreements_that_the_models_own_error_explains_are_not_called_wrong_labels(example, tmp_path):
+    study = example.classification()
+    study["labels"].update(count=318, precision=[])
+    for name in ("cleanup", "tuned_cleanup"):
+        study["surrogates"].setdefault(name, {"delta": 1.0})["accuracy"] = {
+            "value": 0.3,
+            "interval": [0.25, 0.35],
+            "how": "95 % Wilson",
+        }
+    text, page = drawn_page(study, tmp_path)
+    assert "disagrees with 318 of 600 training labels, no more than its own test error of 70\u202f% explains" in text
+    assert "look wrong" not in " ".join(answers(study, tmp_path))
+    assert "Do not relabel on this" in page.text()
+
+
 def test_data_of_which_no_part_is_enough_are_said_to_be_needed(example, tmp_path):
     study = example.classification()
     study["redundancy"]["keep"] = {"value": 1.0, "interval": [1.0, 1.0], "how": "90 % bootstrap"}

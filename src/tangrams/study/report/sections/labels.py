@@ -17,6 +17,7 @@ from tangrams.study.report.words import (
     percent,
     plural,
     provenance,
+    rough_percent,
     sample_name,
     setting,
 )
@@ -32,13 +33,14 @@ def view(study: dict[str, Any]) -> View:
     if section["state"] == "absent":
         return absent(KEY, heading(study), section)
     suspects, at = section["count"], precision_at(section)
+    error = _explained(study, section, at)
     return View(
         KEY,
         heading(study),
-        _answer(study, section, at),
-        _advice(section, at),
-        finding=_finding(study, section, at),
-        weight=_weight(section, at),
+        _answer(study, section, at, error),
+        _advice(section, at, error),
+        finding=_finding(study, section, at, error),
+        weight=_weight(section, at, error),
         quiet=suspects == 0,
         figures={
             "rows": [_row(study, rank, row) for rank, row in enumerate(section["suspects"][:SHOWN], 1)],
@@ -71,10 +73,21 @@ def told(at: dict[str, Any] | None) -> bool:
     return at is not None and (at["interval"] is None or at["interval"][1] - at["interval"][0] <= 0.5)
 
 
-def _weight(section: dict[str, Any], at: dict[str, Any] | None) -> float:
+def _explained(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None) -> float | None:
+    """The clean-up model's own share of test errors, where its disagreements are no more than that and uncounted."""
+    if at is not None or not section["count"] or study["task"] == "regression":
+        return None
+    surrogates = study["surrogates"]
+    if surrogates["state"] == "absent":
+        return None
+    error = 1 - surrogates.get("tuned_cleanup", surrogates["cleanup"])["accuracy"]["value"]
+    return error if section["count"] <= error * section["of"] else None
+
+
+def _weight(section: dict[str, Any], at: dict[str, Any] | None, error: float | None) -> float:
     """How much it stands out: by the share of labels that are expected to be wrong, little where that is not known."""
     if at is None or not told(at):
-        return 0.3 if section["count"] else 0.05
+        return 0.3 if section["count"] and error is None else 0.05
     real = section["count"] * at["value"]
     return min(1.0, 0.35 + 10 * real / max(1, section["of"])) if real >= 0.5 else 0.05
 
@@ -89,7 +102,7 @@ def heading(study: dict[str, Any]) -> str:
     return f"Which {noun(study)}s look wrong?"
 
 
-def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None) -> str:
+def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None, error: float | None) -> str:
     planted = section["planted"]
     if section["count"] == 0:
         missed = f" {plural(planted['count'], 'label was', 'labels were')} planted wrong and missed." if planted else ""
@@ -97,7 +110,12 @@ def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] |
         return f"Nothing unusual: none of {labels} looks wrong.{missed}"
     labels = plural(section["of"], f"training {noun(study)}")
     looks = f"{count(section['count'])} of {labels} {'looks' if section['count'] == 1 else 'look'} wrong"
-    if at is None:
+    if error is not None:
+        text = (
+            f"The clean-up model disagrees with {count(section['count'])} of {labels}, no more than its own test error "
+            f"of {rough_percent(error)} explains; how many are really wrong is not estimated"
+        )
+    elif at is None:
         text = f"{looks}; how many really are is not estimated"
     elif not told(at):
         text = f"{looks}; how many really are cannot be told, the estimate is {about(at, percent)}"
@@ -114,9 +132,11 @@ def _answer(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] |
     return text + "."
 
 
-def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
+def _advice(section: dict[str, Any], at: dict[str, Any] | None, error: float | None) -> str:
     if section["count"] == 0:
         return "Nothing to do."
+    if error is not None:
+        return "Do not relabel on this: look at the first few, where the model is surest."
     sure = [p for p in section["precision"] if told(p["precision"]) and p["precision"]["value"] >= 0.9]
     if sure:
         best = max(sure, key=lambda p: p["count"])
@@ -131,10 +151,13 @@ def _advice(section: dict[str, Any], at: dict[str, Any] | None) -> str:
     )
 
 
-def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None) -> str:
+def _finding(study: dict[str, Any], section: dict[str, Any], at: dict[str, Any] | None, error: float | None) -> str:
     name = f"training {noun(study)}"
     if section["count"] == 0:
         return f"no {name} looks wrong"
+    if error is not None:
+        disputed = plural(section["count"], name)
+        return f"the clean-up model disagrees with {disputed}, which its own test error explains"
     if at and told(at) and at["value"] < 0.5:
         disputed = plural(section["count"], name)
         return f"the clean-up model disagrees with {disputed}; about {about(at, percent)} of them are really wrong"
