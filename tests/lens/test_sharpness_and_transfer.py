@@ -21,6 +21,7 @@ from tangrams.lens import (
     transfer_curve,
 )
 from tangrams.nn import ResidualMLP
+from tangrams.nn.optim import AdaBelief
 from tangrams.nn.parametrizations import NeuralTangent, Spectral
 from tangrams.operators.curvature import PreconditionedCurvature
 from tangrams.testing import Snapshot
@@ -136,6 +137,34 @@ def test_the_steps_of_adam_are_read_from_its_second_moments():
     scales = step_scales(both, optimizer)
     torch.testing.assert_close(scales["a.weight"], 0.1 / (gradient.abs() + 1e-8))
     assert not scales["b.weight"].any()
+
+
+@pytest.mark.parametrize(
+    ("make", "mean"),
+    [
+        (lambda p: torch.optim.Adam(p, 0.1), "exp_avg"),
+        (lambda p: torch.optim.Adam(p, 0.1, amsgrad=True), "exp_avg"),
+        (lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.0), "exp_avg"),
+        (lambda p: AdaBelief(p, 0.1), "mean"),
+    ],
+    ids=["adam", "amsgrad", "adamw", "adabelief"],
+)
+def test_a_step_is_the_scale_times_the_mean_gradient(make, mean):
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 2, bias=False).double()
+    optimizer = make(model.parameters())
+    for step in range(1, 5):
+        before = model.weight.detach().clone()
+        model.weight.grad = torch.randn(2, 3, generator=generator, dtype=torch.float64) / step**2
+        optimizer.step()
+        expected = -step_scales(model, optimizer)["weight"] * optimizer.state[model.weight][mean] / (1 - 0.9**step)
+        torch.testing.assert_close(model.weight.detach() - before, expected)
+
+
+def test_optimisers_that_scale_otherwise_are_refused():
+    model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="RMSprop"):
+        step_scales(model, torch.optim.RMSprop(model.parameters()))
 
 
 def test_the_effective_sharpness_does_not_depend_on_the_convention():

@@ -13,10 +13,14 @@ from torch.func import functional_call
 from tangrams.features import ModelRef
 from tangrams.features.inputs import Inputs, as_inputs
 from tangrams.features.outputs import logits_of
+from tangrams.nn.optim import AdaBelief
 from tangrams.operators import eigsh
 from tangrams.operators.curvature import GaussNewtonOperator, HessianOperator, PreconditionedCurvature
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq", "variance")
+"""Under which names optimisers keep what they divide by the root of: AMSGrad, Adam, AdaBelief."""
 
 
 class StochasticLossError(ValueError):
@@ -197,11 +201,19 @@ def step_scales(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
     Args:
         model: the network.
-        optimizer: one with ``lr`` in its groups; Adam's second moments are read where it has them.
+        optimizer: SGD, Adam, AdamW or :class:`~tangrams.nn.optim.AdaBelief`; before the first step of the latter three
+            P is the rates alone.
 
     Returns:
         Name of each trainable parameter → its entries of P; zero for those that the optimiser does not have.
+
+    Raises:
+        ValueError: for an optimiser whose steps are no such multiple of the gradient, or of a kind that is not known.
     """
+    if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW | AdaBelief):
+        raise ValueError(
+            f"step_scales knows how SGD, Adam, AdamW and AdaBelief scale a gradient, not {type(optimizer).__name__}"
+        )
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     scales = {}
     for name, p in model.named_parameters():
@@ -210,8 +222,9 @@ def step_scales(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
         group = groups.get(id(p))
         scale = torch.full_like(p, 0.0 if group is None else float(group["lr"]), requires_grad=False)
         state = optimizer.state.get(p, {})
-        if group is not None and "exp_avg_sq" in state:
-            corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+        moment = next((state[key] for key in _MOMENTS if key in state), None)
+        if group is not None and moment is not None:
+            corrected = moment / (1 - group["betas"][1] ** float(state["step"]))
             scale = scale / (corrected.sqrt() + group["eps"])
         scales[name] = scale.detach()
     return scales
