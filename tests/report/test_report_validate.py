@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import random
+import re
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -138,3 +140,16 @@ def test_errors_name_the_place_and_what_was_expected(example):
         validate(study)
     with pytest.raises(ValueError, match="should hold an object"):
         validate([])
+
+
+def test_the_page_about_study_json_names_every_key_and_the_version(example):
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+    study = example.classification()
+    assert {key for key in study if f"`{key}`" not in page} == set()
+    assert f'`"{study["version"]}"`' in page
+    block = re.search(r"```python\n(.*?)```", page, flags=re.S)
+    code = block[1].replace('json.load(open("study/study.json"))', "given")
+    names = {"given": study}
+    exec(code, names)
+    assert names["suspects"][0].startswith("train/")
+    assert names["accuracy"]["interval"]
