@@ -3,12 +3,15 @@
 The root mean square of ``‖W − AᵀB‖_F / (‖A‖_F ‖B‖_F)`` over seeds at equal storage in words, for priority, threshold
 and end-biased samples against Gaussian, count and sparse-sign projections of the rows, and against rows sampled
 without coordination: on synthetic tables whose rows have 5 of 100 entries and whose keys overlap in part, on the same
-tables with dense rows, and on co-occurrences of the words of two texts. Then regression over a join, and the products
+tables with dense rows, and on co-occurrences of the words of two texts. Sampled rows are heavier than most, and so
+longer where length goes with weight: a budget pays for as many as it holds on average over the draws. Then regression
+over a join, count sketches having as many rows as a sample or as many words as all samples together, and the products
 of queries and keys of an attention layer trained on digits, whose coordinates are sampled.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +30,7 @@ from tangrams.operators import (
     CountSketch,
     GaussianSketch,
     PrioritySampler,
+    RowSample,
     RowSampler,
     Sketch,
     SparseSketch,
@@ -53,10 +57,15 @@ _ALONE = "uncoordinated"
 def measure(rows: int, overlaps: Sequence[float], budgets: Sequence[int], seeds: int, text: str | None) -> Evidence:
     """Errors at equal words for each setting, then the two uses."""
     found: dict[str, dict[int, dict[str, float]]] = {}
+    spent: dict[str, dict[int, dict[str, float]]] = {}
     for overlap in overlaps:
-        found[f"sparse, overlap {overlap:.0%}"] = _errors(*_tables(rows, 0.05, overlap), budgets, seeds)
-    found["dense, overlap 100%"] = _errors(*_tables(rows, 1.0, 1.0), budgets[-1:], seeds)
-    found[text or "digits, joined by pixel"] = _errors(*_words(text), budgets, seeds)
+        name = f"sparse, overlap {overlap:.0%}"
+        found[name], spent[name] = _errors(*_tables(rows, 0.05, overlap), budgets, seeds)
+    for name, tables, affordable in (
+        ("dense, overlap 100%", _tables(rows, 1.0, 1.0), budgets[-1:]),
+        (text or "digits, joined by pixel", _words(text), budgets),
+    ):
+        found[name], spent[name] = _errors(*tables, affordable, seeds)
     ratios = {
         name: {words: _best(errors, _SAMPLES) / _best(errors, _LINEAR) for words, errors in by_words.items()}
         for name, by_words in found.items()
@@ -72,11 +81,18 @@ def measure(rows: int, overlaps: Sequence[float], budgets: Sequence[int], seeds:
         f"{overlaps[0]:.0%} to {overlaps[-1]:.0%}, {dense:.2f} on dense rows, {real:.2f} on "
         f"{text or 'digits joined by pixel'}. Over a join, {regression['rows']:.0f} of {rows} rows give the "
         f"coefficients to {regression['by norms']:.3f} by norms and {regression['by keys']:.3f} by keys alone, count "
-        f"sketches of equal size to {regression['count sketch']:.3f}. For attention "
-        f"scores {attention['kept']:.0f} of {attention['of']:.0f} coordinates leave {attention['priority']:.2f} of the "
-        f"norm by sampling, {attention['Gaussian']:.2f} by Gaussian projection."
+        f"sketches of as many rows to {regression['count sketch, equal rows']:.3f}, of as many words "
+        f"({regression['rows at equal words']:.0f} rows) to {regression['count sketch, equal words']:.3f}. For "
+        f"attention scores {attention['kept']:.0f} of {attention['of']:.0f} coordinates leave "
+        f"{attention['priority']:.2f} of the norm by sampling, {attention['Gaussian']:.2f} by Gaussian projection."
     )
-    numbers = {"errors": found, "sample_over_linear": ratios, "join_regression": regression, "attention": attention}
+    numbers = {
+        "errors": found,
+        "sample_over_linear": ratios,
+        "words_spent": spent,
+        "join_regression": regression,
+        "attention": attention,
+    }
     return Evidence(verdict, sentence, numbers, _figure(found, budgets))
 
 
@@ -120,30 +136,38 @@ def _words(text: str | None) -> tuple[Any, Any, np.ndarray, np.ndarray]:
 
 def _errors(
     A: Any, B: Any, left: np.ndarray, right: np.ndarray, budgets: Sequence[int], seeds: int
-) -> dict[int, dict[str, float]]:
-    """Relative root mean square errors; every method spends at most the words it is given on each table."""
-    together = np.union1d(left, right)
-    aligned = [_aligned(table, keys, together) for table, keys in ((A, left), (B, right))]
+) -> tuple[dict[int, dict[str, float]], dict[int, dict[str, float]]]:
+    """Relative root mean square errors, and the words spent on a table, which are at most those given on average."""
+    tables, together = ((A, left), (B, right)), np.union1d(left, right)
+    aligned = [_aligned(table, keys, together) for table, keys in tables]
     truth = aligned[0] @ aligned[1].mT
     scale = float(aligned[0].norm() * aligned[1].norm())
     found: dict[int, dict[str, float]] = {}
+    spent: dict[int, dict[str, float]] = {}
     for words in budgets:
         errors: dict[str, list[float]] = {}
+        sizes: dict[str, list[float]] = {}
+        counts = {name: _rows_for(words, A, B, make(2, 0).weights) for name, make in _SAMPLES.items()}
         for seed in range(seeds):
             for name, make in _SAMPLES.items():
-                samples = [
-                    make(_rows_for(words, table), seed).sample(table, keys) for table, keys in ((A, left), (B, right))
-                ]
+                samples = [make(n, seed).sample(*table) for n, table in zip(counts[name], tables, strict=True)]
                 errors.setdefault(name, []).append(float((estimate_product(*samples) - truth).norm()) / scale)
-            errors.setdefault(_ALONE, []).append(_alone(A, B, left, right, truth, words, seed) / scale)
+                sizes.setdefault(name, []).append(float(np.mean([sample.words for sample in samples])))
+            hashes = (2 * seed, 2 * seed + 1)
+            apart = zip(counts["threshold"], hashes, tables, strict=True)
+            samples = [ThresholdSampler(n, seed=own).sample(*table) for n, own, table in apart]
+            errors.setdefault(_ALONE, []).append(float((_alone(*samples) - truth).norm()) / scale)
+            sizes.setdefault(_ALONE, []).append(float(np.mean([sample.words for sample in samples])))
             for name, make in _LINEAR.items():
                 sketches = [make(max(1, words // len(table)), seed).bind(len(together)) for table in aligned]
                 k = min(sketch.num_features for sketch in sketches)
                 sketch = make(k, seed).bind(len(together))
                 product = sketch.project(aligned[0]) @ sketch.project(aligned[1]).mT
                 errors.setdefault(name, []).append(float((product - truth).norm()) / scale)
+                sizes.setdefault(name, []).append(float(np.mean([k * len(table) for table in aligned])))
+        spent[words] = {name: float(np.mean(values)) for name, values in sizes.items()}
         found[words] = {name: math.sqrt(float(np.mean(np.square(values)))) for name, values in errors.items()}
-    return found
+    return found, spent
 
 
 def _aligned(table: Any, keys: np.ndarray, together: np.ndarray) -> Tensor:
@@ -154,22 +178,29 @@ def _aligned(table: Any, keys: np.ndarray, together: np.ndarray) -> Tensor:
     return out
 
 
-def _rows_for(words: int, table: Any) -> int:
-    """How many rows of average length a budget pays for."""
-    length = table.shape[1] if isinstance(table, Tensor) else 2 * table.nnz / max(1, (np.diff(table.indptr) > 0).sum())
-    return max(2, int((words - 3) / (length + 2)))
+def _rows_for(words: int, A: Any, B: Any, weights: Callable[[Any], np.ndarray]) -> list[int]:
+    """How many rows of each table a budget pays for, on average over samples by these weights."""
+    affordable = []
+    for table in (A, B):
+        worth = weights(table)
+        entries = np.full(len(worth), table.shape[1]) if isinstance(table, Tensor) else 2 * np.diff(table.indptr)
+
+        def price(count: int, worth: np.ndarray = worth, cost: np.ndarray = entries + 2) -> float:
+            tau = ThresholdSampler(count).threshold(worth)
+            return 3 + float(cost @ (worth > 0 if math.isinf(tau) else np.minimum(1, tau * worth)))
+
+        affordable.append(max(2, bisect.bisect_right(range(int((worth > 0).sum()) + 1), words, key=price, lo=1) - 1))
+    return affordable
 
 
-def _alone(A: Any, B: Any, left: Any, right: Any, truth: Tensor, words: int, seed: int) -> float:
-    """Samples by different hashes: a row is in both with the product of its probabilities."""
-    a = ThresholdSampler(_rows_for(words, A), seed=2 * seed).sample(A, left)
-    b = ThresholdSampler(_rows_for(words, B), seed=2 * seed + 1).sample(B, right)
+def _alone(a: RowSample, b: RowSample) -> Tensor:
+    """The estimate from samples by different hashes: a row is in both with the product of its probabilities."""
     _, i, j = np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)
     scale = torch.from_numpy(1 / (a.probabilities[i] * b.probabilities[j]))
     first, second = (
         sample.rows if isinstance(sample.rows, Tensor) else torch.from_numpy(sample.rows.toarray()) for sample in (a, b)
     )
-    return float(((first[i].mT * scale) @ second[j] - truth).norm())
+    return (first[i].mT * scale) @ second[j]
 
 
 def _best(errors: dict[str, float], names: Any) -> float:
@@ -186,16 +217,20 @@ def _regression(n: int, seeds: int) -> dict[str, float]:
     y = X @ beta + torch.from_numpy(rng.standard_normal(n))
     k = n // 10
     exact = torch.linalg.lstsq(X, y[:, None]).solution[:, 0]
-    errors: dict[str, list[float]] = {"by norms": [], "by keys": [], "count sketch": []}
+    errors: dict[str, list[float]] = {}
+    words = 0
     for seed in range(seeds):
         for name, weights in (("by norms", squared_norms), ("by keys", uniform)):
             tables = [PrioritySampler(k, weights=weights, seed=seed).sample(table) for table in (A, B, y)]
             coef = JoinRegression().fit_samples(tables[:2], tables[2]).coef_
-            errors[name].append(float((torch.from_numpy(coef) - exact).norm()))
-        sketch = CountSketch(k, seed=seed).bind(n)
-        sketched = torch.linalg.lstsq(sketch.project(X.mT).mT, sketch.project(y[None]).mT).solution[:, 0]
-        errors["count sketch"].append(float((sketched - exact).norm()))
-    return {"rows": float(k), **{name: math.sqrt(float(np.mean(np.square(v)))) for name, v in errors.items()}}
+            errors.setdefault(name, []).append(float((torch.from_numpy(coef) - exact).norm()))
+            words = sum(table.words for table in tables)
+        for name, size in (("equal rows", k), ("equal words", words // 7)):  # seven columns, the target's among them
+            sketch = CountSketch(size, seed=seed).bind(n)
+            sketched = torch.linalg.lstsq(sketch.project(X.mT).mT, sketch.project(y[None]).mT).solution[:, 0]
+            errors.setdefault(f"count sketch, {name}", []).append(float((sketched - exact).norm()))
+    means = {name: math.sqrt(float(np.mean(np.square(values)))) for name, values in errors.items()}
+    return {"rows": float(k), "words": float(words), "rows at equal words": float(words // 7), **means}
 
 
 def _attention(seeds: int) -> dict[str, float]:
