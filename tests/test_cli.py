@@ -58,3 +58,17 @@ def test_the_page_of_papers_is_generated(tmp_path):
     page = tmp_path / "papers.md"
     assert run(app, ["papers", "--markdown", str(page)]).exit_code == 0
     assert page.read_text().count("\n| ") == 119 + 1
+
+
+def test_claims_can_be_read_at_eighty_columns():
+    lines = run(app, ["claims"]).output.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    heads = [f"{row.number:03d} {row.slug} ·" for row in catalogue() if row.status == "works"]
+    assert all(any(line.startswith(head) for line in lines) for head in heads)
+    assert len(lines) < 20 * len(heads)
+
+
+def test_numbers_of_a_claim_are_printed_to_four_figures():
+    from tangrams.cli import _rounded
+
+    assert _rounded({"a": [1 / 3, 7], "b": "x"}) == {"a": [0.3333, 7], "b": "x"}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tangrams.nn.tangent import TangentSum
@@ -158,19 +160,16 @@ def claims(
     from tangrams.claims import kept
 
     records = kept(evidence)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("no.", "slug", "presets", "measured", "what came out"):
-        table.add_column(heading, no_wrap=heading not in ("what came out", "presets"))
     for slug, claim in all_claims().items():
         record = records.get(slug)
-        table.add_row(
-            f"{claim.number:03d}",
-            slug,
-            " ".join(claim.presets),
-            f"{record.preset}: {record.verdict}" if record else "not yet",
-            record.sentence if record else claim.statement,
+        measured = f"{record.preset}: {record.verdict}" if record else "not measured yet"
+        _out.print(
+            f"{claim.number:03d} {slug} · {measured} · presets {', '.join(claim.presets)}",
+            style="bold",
+            highlight=False,
         )
-    _out.print(table)
+        sentence = Text(record.sentence if record else claim.statement)
+        _out.print(Padding(sentence, (0, 0, 1, 4)), highlight=False)
 
 
 @app.command()
@@ -185,11 +184,20 @@ def claim(
     record, found = measure(slug, preset)
     _out.print(f"[{record.number:03d}] {record.statement}", markup=False, highlight=False)
     for name, value in record.numbers.items():
-        _out.print(f"  {name}: {value}", markup=False)
+        _out.print(f"  {name}: {_rounded(value)}", markup=False)
     _out.print(f"{record.verdict}: {record.sentence} ({record.seconds:.0f} s)", markup=False, highlight=False)
     folder = evidence or (Path("evidence") if preset == "full" else None)
     if folder is not None and record.verdict != "skipped: data":
         _out.print(f"Kept: {keep(record, found, folder)}", highlight=False)
+
+
+def _rounded(value: Any) -> Any:
+    """The same numbers to four figures: what a reader of a terminal can take in."""
+    if isinstance(value, dict):
+        return {key: _rounded(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(member) for member in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 @app.command()
