@@ -214,6 +214,22 @@ def test_a_network_that_leaves_gradients_off_leaves_nothing_off_for_others():
     assert torch._C._is_fwd_grad_enabled()
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad])
+def test_a_network_may_map_over_its_samples_itself(context):
+    class Mapping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.LayerNorm(4), nn.Linear(4, 2))
+
+        def forward(self, x):
+            return torch.func.vmap(self.layers)(x)
+
+    lin = moved(linearize(Mapping().double()))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with context():
+        torch.testing.assert_close(lin(x), by_func(lin, x), rtol=1e-10, atol=1e-10)
+
+
 def test_attention_is_linearised_under_the_transforms_of_torch_func():
     class Attending(nn.Module):
         def __init__(self):

@@ -47,7 +47,7 @@ class ForwardMode(TorchFunctionMode):
             torch._C._set_fwd_grad_enabled(torch.is_grad_enabled())
             return None
         rule = RULES.get(func)
-        if rule is not None and torch._C._is_fwd_grad_enabled() and not torch._C._is_any_autocast_enabled():
+        if rule is not None and _rules_apply():
             try:
                 dual = rule(*args, **kwargs)
             except Still:
@@ -63,6 +63,12 @@ class ForwardMode(TorchFunctionMode):
             return _by_torch_alone(func, args, kwargs)
         composed = COMPOSED.get(func) or func
         return composed(*args, **kwargs)
+
+
+def _rules_apply() -> bool:
+    """Not where the network switches gradients off or casts, nor inside a transform of its own such as ``vmap``."""
+    inside = torch._C._functorch.maybe_current_level() is not None  # pyright: ignore
+    return torch._C._is_fwd_grad_enabled() and not torch._C._is_any_autocast_enabled() and not inside
 
 
 def _by_torch_alone(func: Any, args: Any, kwargs: Any) -> Any:
