@@ -1,10 +1,10 @@
 r"""Features move at any width when weights and updates have spectral norm ``\sqrt{fan_out / fan_in}`` [115].
 
-A perceptron with two hidden layers learns two classes by full-batch gradient descent, at widths over two decades, in
-three parametrizations with one rate each: the spectral one, the NTK's, and torch's with a rate that falls as 1/width,
+A perceptron with two hidden layers learns two classes by full-batch gradient descent, at widths over a decade, in three
+parametrizations with one rate each: the spectral one, the NTK's, and torch's with a rate that falls as 1/width,
 without which it diverges. How far training moved the second layer is measured by its features, and by its weight in
 the spectral and in the Frobenius norm; the slopes in log width say which of these tell feature learning from lazy
-training.
+training, and the losses at the end that the lazy ones trained.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from tangrams.data import Labelled, digits, load
 from tangrams.lens import LayerMotion, spectral_report
 from tangrams.nn.parametrizations import NeuralTangent, Parametrization, Spectral, Standard
 
+_SPECTRAL, _NTK, _STANDARD = "spectral", "NTK", "standard, rate / width"
 _RULES: dict[str, tuple[Callable[[], Parametrization], Callable[[float, int], float]]] = {
-    "spectral": (Spectral, lambda lr, width: lr),
-    "NTK": (NeuralTangent, lambda lr, width: lr),
-    "standard, rate / width": (Standard, lambda lr, width: lr / width),
+    _SPECTRAL: (Spectral, lambda lr, width: lr),
+    _NTK: (NeuralTangent, lambda lr, width: lr),
+    _STANDARD: (Standard, lambda lr, width: lr / width),
 }
 _MEASURES: dict[str, Callable[[LayerMotion], float]] = {
     "features": lambda row: row.relative_feature_change,
@@ -33,13 +34,16 @@ _MEASURES: dict[str, Callable[[LayerMotion], float]] = {
     "Frobenius norm": lambda row: row.frobenius[1] / row.frobenius[0],
     "stable rank": lambda row: row.stable_rank,
 }
+# Of torch's layers with a rate of 1/width the NTK's upper bound is asked: to fall faster is lazier still.
 _EXPECTED = {
-    ("spectral", "features"): (-0.1, 0.1),
-    ("spectral", "spectral norm"): (-0.1, 0.1),
-    ("spectral", "Frobenius norm"): (-0.6, -0.4),
-    ("NTK", "features"): (-0.65, -0.3),
-    ("NTK", "spectral norm"): (-0.65, -0.3),
-    ("NTK", "Frobenius norm"): (-1.15, -0.8),
+    (_SPECTRAL, "features"): (-0.1, 0.1),
+    (_SPECTRAL, "spectral norm"): (-0.1, 0.1),
+    (_SPECTRAL, "Frobenius norm"): (-0.6, -0.4),
+    (_NTK, "features"): (-0.65, -0.3),
+    (_NTK, "spectral norm"): (-0.65, -0.3),
+    (_NTK, "Frobenius norm"): (-1.15, -0.8),
+    (_STANDARD, "features"): (-np.inf, -0.3),
+    (_STANDARD, "spectral norm"): (-np.inf, -0.3),
 }
 
 
@@ -48,31 +52,39 @@ def measure(
 ) -> Evidence:
     """Train each parametrization at each width and seed, and fit the slopes."""
     numbers: dict[str, Any] = {"widths": list(widths), "samples": samples, "steps": steps, "lr": lr}
-    slopes, moved = {}, {}
+    slopes, moved, losses = {}, {}, {}
     sets = [tuple(t.to(device) for t in _two_classes(data, samples, seed)) for seed in range(seeds)]
     for rule in _RULES:
         rows = np.array([[_trained(rule, n, seed, steps, lr, *sets[seed]) for seed in range(seeds)] for n in widths])
+        losses[rule] = rows[:, :, -1]
         for i, name in enumerate(_MEASURES):
             moved[rule, name] = rows[:, :, i]
             slopes[rule, name] = float(np.polyfit(np.log(widths), np.log(rows[:, :, i].mean(1)), 1)[0])
+    parts = {
+        f"{rule}, {name}: slope in [{low:g}, {high:g}]": low <= slopes[rule, name] <= high
+        for (rule, name), (low, high) in _EXPECTED.items()
+    }
     numbers["moved"] = {rule: {name: moved[rule, name].tolist() for name in _MEASURES} for rule in _RULES}
     numbers["slopes"] = {rule: {name: slopes[rule, name] for name in _MEASURES} for rule in _RULES}
-    good = [low <= slopes[key] <= high for key, (low, high) in _EXPECTED.items()]
-    verdict = "holds" if all(good) else "holds in part" if any(good) else "does not hold"
-    ours, lazy = moved["spectral", "features"].mean(1), moved["NTK", "features"].mean(1)
-    slope = {name: f"{slopes['spectral', name]:+.2f}" for name in _MEASURES}
-    of_ntk = ", ".join(f"{slopes['NTK', name]:+.2f}" for name in list(_MEASURES)[:3])
+    numbers |= {"loss_at_end": {rule: values.tolist() for rule, values in losses.items()}, "parts": parts}
+    verdict = "holds" if all(parts.values()) else "holds in part" if any(parts.values()) else "does not hold"
+
+    def told(rule: str) -> str:
+        features = moved[rule, "features"].mean(1)
+        each = ", ".join(f"{slopes[rule, name]:+.2f}" for name in list(_MEASURES)[:3])
+        return f"{features[0]:.2g} to {features[-1]:.2g} of their size ({each}; loss {losses[rule].mean():.3f})"
+
     sentence = (
-        f"From width {widths[0]} to {widths[-1]} over {seeds} seeds features move by {ours[0]:.2f} to {ours[-1]:.2f} "
-        f"of their size under the spectral condition (slope {slope['features']} in log width; the weight in spectral "
-        f"norm {slope['spectral norm']}, in Frobenius norm {slope['Frobenius norm']}) and by {lazy[0]:.2f} to "
-        f"{lazy[-1]:.3f} in NTK parametrisation ({of_ntk}); updates have stable rank "
-        f"{moved['spectral', 'stable rank'][-1].mean():.1f} at the widest."
+        f"From width {widths[0]} to {widths[-1]} over {seeds} seeds features move by {told(_SPECTRAL)} under the "
+        f"spectral condition, by {told(_NTK)} in NTK parametrisation and by {told(_STANDARD)} in torch's with a rate "
+        "of 1/width; in brackets the slopes in log width of features, spectral and Frobenius norm, and the mean loss "
+        f"at the end. Updates have stable rank {moved[_SPECTRAL, 'stable rank'][-1].mean():.1f} at the widest."
     )
     return Evidence(verdict, sentence, numbers, _figure(widths, moved))
 
 
 def _trained(rule: str, width: int, seed: int, steps: int, lr: float, x: Tensor, y: Tensor) -> list[float]:
+    """How far the second layer moved, and the loss at the end."""
     make, rate = _RULES[rule]
     model = nn.Sequential(
         nn.Linear(x.shape[1], width, bias=False),
@@ -89,7 +101,9 @@ def _trained(rule: str, width: int, seed: int, steps: int, lr: float, x: Tensor,
         (model(x)[:, 0] - y).square().mean().backward()
         optimizer.step()
     row = spectral_report(model, before, x)[1]
-    return [of(row) for of in _MEASURES.values()]
+    with torch.no_grad():
+        loss = (model(x)[:, 0] - y).square().mean()
+    return [*(of(row) for of in _MEASURES.values()), float(loss)]
 
 
 def _two_classes(data: str | None, samples: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -126,7 +140,8 @@ CLAIM = Claim(
     slug="spectral-condition",
     statement=(
         "When every weight and every update has a spectral norm of order √(fan_out / fan_in), features move by as much "
-        "at any width; in NTK parametrisation they move as width^(−1/2). Frobenius norms hide the difference."
+        "at any width; in NTK parametrisation they move as width^(−1/2), and in PyTorch's, at a rate of 1/width, they "
+        "freeze as well. Frobenius norms hide the difference."
     ),
     baselines=("NTK parametrisation", "PyTorch's initialisation with a rate of 1/width"),
     measure=measure,
