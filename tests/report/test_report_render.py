@@ -278,6 +278,31 @@ def test_a_network_without_mistakes_is_not_said_to_have_none_of_each(example, tm
     assert told["explanations"] == "No wrong prediction among 150 test samples shown."
 
 
+def test_a_sample_without_picture_is_named_once_among_its_twins(example, tmp_path):
+    study = example.regression()
+    text, _ = drawn_page(study, tmp_path)
+    twins = re.search(r'(?s)<div class="twins">.*?</div>', text)[0]
+    first = study["redundancy"]["exact"][0][0].replace("/", " ")
+    assert twins.count(f">{first}<") == 1
+
+
+def test_the_fitted_law_is_drawn_straight_on_log_axes(example, tmp_path):
+    study = example.classification()
+    richness = study["richness"]
+    ranks = list(range(1, 301))
+    richness["spectrum"] = {"ranks": ranks, "eigenvalues": [30.0 / (1 + (r / 20) ** 2) for r in ranks]}
+    richness["exponent"]["value"] = 2.0
+    richness["windows"] = [{"from": 1, "to": 300, "exponent": 2.0}]
+    text, _ = drawn_page(study, tmp_path)
+    text = text[text.index('<section id="richness"') :]
+    path = re.search(r'<path d="M([\d.,L]+)" class="line fit"', text)[1]
+    (x0, y0), (x1, y1) = ([float(v) for v in point.split(",")] for point in path.split("L"))
+    curve = re.search(r'<path d="M([\d.,L]+)" class="line method"', text)[1]
+    points = [[float(v) for v in point.split(",")] for point in curve.split("L")]
+    middle = min(points, key=lambda point: abs(point[0] - (points[0][0] + points[-1][0]) / 2))  # where it is anchored
+    assert y0 + (y1 - y0) * (middle[0] - x0) / (x1 - x0) == pytest.approx(middle[1], abs=3)
+
+
 def test_samples_that_were_left_out_are_counted(example, tmp_path):
     study = example.classification()
     study["data"]["totals"] = {"train": 50_000, "test": 150}

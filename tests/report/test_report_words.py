@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from tangrams.study.report import png, signed_png
+from tangrams.study.report.svg import Linear, padded
 from tangrams.study.report.words import (
     about,
     count,
@@ -137,3 +138,12 @@ def test_a_change_is_orange_where_it_raises_and_blue_where_it_lowers():
 def test_what_is_no_picture_is_refused(shape):
     with pytest.raises(ValueError, match="png expects an image"):
         png(torch.zeros(shape))
+
+
+def test_the_ticks_of_a_padded_axis_can_be_told_apart():
+    for values in ([100.01, 100.02], [0.0, 0.0], [12.9, 40.0], [1e-3, 1.0001e-3]):
+        low, high = padded(values)
+        assert low <= min(values)
+        assert high > max(values)
+        texts = [text for _, text in Linear(low, high).ticks()]
+        assert len(texts) == len(set(texts)) >= 3

@@ -236,6 +236,13 @@ def legend(*entries: tuple[str, str, str]) -> Markup:
     return tag("ul", *items, class_="legend")
 
 
+def padded(values: Sequence[Number]) -> tuple[float, float]:
+    """Ends of an axis from zero up that holds the values: no narrower than ticks of four figures can tell apart."""
+    low, high = min(values), max(values)
+    pad = max(0.08 * (high - low), 0.02 * abs(high)) or 0.08
+    return max(0.0, low - pad), high + pad
+
+
 def whole_percent(share: Number) -> str:
     """A tick of a percentage axis."""
     return f"{100 * share:.4g}{SPACE}%"

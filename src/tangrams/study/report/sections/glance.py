@@ -146,7 +146,7 @@ def facts(study: dict[str, Any]) -> list[str]:
         parts.append(f"{_studied(data, 'pool')} unlabelled")
     if data["classes"]:
         parts.append(plural(len(data["classes"]), "class", "classes"))
-    elif data["target"]:
+    elif data["target"] not in (None, "target"):  # a name that says nothing
         parts.append(f"target: {data['target']}")
     parts.append(
         f"studied in {duration(cost['seconds'])} with {memory(cost['memory_mb'])} on {plural(cost['cores'], 'core')}"

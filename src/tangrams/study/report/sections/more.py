@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tangrams.study.report.svg import Chart, Linear, Log, legend
+from tangrams.study.report.svg import Chart, Linear, Log, legend, padded
 from tangrams.study.report.words import about, count, number, percent, rough_percent, setting, share
 
 
@@ -73,10 +73,9 @@ def chart(features: dict[str, Any], risk_unit: str, sizes: Any) -> Markup | None
     k = [row["k"] for row in rows]
     values = [row["measured"]["value"] for row in rows] + [row["predicted"] for row in rows]
     values += [bound for row in rows for bound in (row["measured"]["interval"] or [])] + [features["all"]["value"]]
-    pad = 0.08 * (max(values) - min(values) or 1)
     drawn = Chart(
         Log(min(k), max(k), count, sizes(min(k), max(k))),
-        Linear(max(0.0, min(values) - pad), max(values) + pad, percent if risk_unit == "%" else setting),
+        Linear(*padded(values), percent if risk_unit == "%" else setting),
         "Risk against the number of random mixtures of the features",
         "random mixtures of the features",
         f"risk{f' ({risk_unit})' if risk_unit not in ('', '%') else ''}",

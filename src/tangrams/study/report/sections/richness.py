@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tangrams.study.report.sections import more
 from tangrams.study.report.sections.base import View, absent
-from tangrams.study.report.svg import Chart, Linear, Log, legend
+from tangrams.study.report.svg import Chart, Linear, Log, legend, padded
 from tangrams.study.report.words import (
     BLANK,
     Number,
@@ -191,6 +191,9 @@ def _spectrum_chart(section: dict[str, Any]) -> Markup | None:
         last = min(max(w["to"] for w in section["windows"]), max(ranks))
         middle = (first * last) ** 0.5
         anchor = min(kept, key=lambda rv: abs(rv[0] - middle))
+        if exponent > 0:  # only as far as the frame goes: beyond it the line would be bent
+            reach = [anchor[0] * (anchor[1] / v) ** (1 / exponent) for v in (max(values), min(values))]
+            first, last = max(first, reach[0]), min(last, reach[1])
         power = [anchor[1] * (r / anchor[0]) ** -exponent for r in (first, last)]
         chart.line([first, last], power, "fit")
     for r, v in kept[:: max(1, len(kept) // 14)]:
@@ -210,10 +213,9 @@ def _risk_chart(risk: dict[str, Any] | None) -> Markup | None:
     bounds = [b for p in [*measured, *ahead] for b in (p["risk"]["interval"] or [p["risk"]["value"]])] + [
         p["risk"]["value"] for p in risk["eigenframework"]
     ]
-    pad = 0.08 * (max(bounds) - min(bounds) or 1)
     chart = Chart(
         Log(min(every), max(every), count, _sizes(min(every), max(every))),
-        Linear(max(0.0, min(bounds) - pad), max(bounds) + pad, percent if risk["unit"] == "%" else setting),
+        Linear(*padded(bounds), percent if risk["unit"] == "%" else setting),
         f"{risk['metric']} against the number of training samples",
         "training samples",
         f"{risk['metric']}{f' ({unit})' if (unit := risk['unit']) and unit != '%' else ''}",
