@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tangrams.claims._networks import samples_of
 from tangrams.data import Labelled
 from tangrams.learners import TangentComposition, TangentRidgeClassifier
+from tangrams.nn.tangent import LinearizedModule
 
 
 def old_and_new(
@@ -44,7 +45,7 @@ def take(part: Labelled, index: Tensor) -> Labelled:
     return Labelled(part.inputs[index], part.targets[index])
 
 
-def composed(model: TangentRidgeClassifier, pieces: list[Labelled]) -> nn.Module:
+def composed(model: TangentRidgeClassifier, pieces: list[Labelled]) -> LinearizedModule:
     """One component per piece, and their mean."""
     total = None
     for i, piece in enumerate(pieces):
