@@ -225,6 +225,18 @@ def test_tangent_share_is_the_exact_share_for_one_output():
         assert row.tangent_share == pytest.approx(squares[row.name] / total, rel=1e-10)
 
 
+def test_frozen_layers_have_no_tangent_share_unless_all_are():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    x = torch.randn(20, 4)
+    whole = [row.tangent_share for row in layer_health(net, x)]
+    net[0].requires_grad_(False)
+    shares = [row.tangent_share for row in layer_health(net, x)]
+    assert shares == pytest.approx([0, *(share / (1 - whole[0]) for share in whole[1:])])
+    net.requires_grad_(False)
+    assert [row.tangent_share for row in layer_health(net, x)] == whole
+
+
 def test_tangent_share_is_unbiased_over_outputs():
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 5)), torch.randn(200, 4)

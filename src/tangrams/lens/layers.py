@@ -142,7 +142,8 @@ def layer_health(
             without shuffling.
         seed: fixes the fresh layers and the random combinations.
         batch_size: samples per pass.
-        tangent_samples: how many samples ``tangent_share`` is read on, with a random sign per output.
+        tangent_samples: how many samples ``tangent_share`` is read on, with a random sign per output. It is a share
+            among the parameters that require grad; among all, where none does.
 
     Returns:
         A row per weight of two or more axes, in the order of ``model.named_modules()``.
@@ -158,11 +159,12 @@ def layer_health(
         places = _weights(ref.model)
         if not places:
             raise ValueError(f"{type(ref.model).__name__} has no weight of two or more axes to look at")
-        for parameter in ref.model.parameters():
-            if parameter.is_floating_point():
-                parameter.requires_grad_()
+        floating = [p for p in ref.model.parameters() if p.is_floating_point()]
+        trained = [p for p in floating if p.requires_grad] or floating
+        for parameter in floating:
+            parameter.requires_grad_()
         silent = _silent_units(ref.model, inputs, seed, batch_size)
-        shares = _tangent_shares(ref.model, inputs, seed, tangent_samples)
+        shares = _tangent_shares(ref.model, trained, inputs, seed, tangent_samples)
         return [_row(place, silent, shares, seed) for place in places]
 
 
@@ -314,14 +316,15 @@ def _silent_units(model: nn.Module, inputs: Inputs, seed: int, batch_size: int) 
     }
 
 
-def _tangent_shares(model: nn.Module, inputs: Inputs, seed: int, most: int) -> dict[int, float]:
+def _tangent_shares(
+    model: nn.Module, parameters: list[nn.Parameter], inputs: Inputs, seed: int, most: int
+) -> dict[int, float]:
     """Id of a module → its own parameters' share of Σ ‖∇ Σ_c ± f_c(x)‖² over some samples."""
     generator = torch.Generator().manual_seed(seed)
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=_is_parametrized(module)):
             owners.setdefault(id(parameter), id(module))
-    parameters = [p for p in model.parameters() if p.requires_grad]
     totals = dict.fromkeys(owners.values(), 0.0)
     chosen = torch.linspace(0, inputs.n - 1, min(most, inputs.n)).round().long().tolist()
     for i in chosen:
