@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from tangrams.operators import times_transposed
 from tangrams.operators.times_transposed import _onednn
@@ -74,6 +75,15 @@ def test_transforms_of_torch_func_pass_through():
     torch.testing.assert_close(torch.vmap(times_transposed, (0, None))(a, b), a @ b.mT)
     value, tangent = torch.func.jvp(lambda a: times_transposed(a, b), (a[0],), (a[1],))
     torch.testing.assert_close((value, tangent), (a[0] @ b.mT, a[1] @ b.mT))
+
+
+def test_forward_mode_keeps_its_tangents():
+    torch.manual_seed(0)
+    a, t, b = torch.randn(LARGE[0], LARGE[2]), torch.randn(LARGE[0], LARGE[2]), torch.randn(LARGE[1], LARGE[2])
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(times_transposed(forward_ad.make_dual(a, t), b))
+        torch.testing.assert_close((dual.primal, dual.tangent), (a @ b.mT, t @ b.mT))
+        assert forward_ad.unpack_dual(times_transposed(a, b)).tangent is None
 
 
 def test_without_onednn_the_product_is_torchs_own():

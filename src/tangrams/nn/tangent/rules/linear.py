@@ -3,25 +3,23 @@ r"""Tangents of maps that are linear in the input and in the weights: (W + ε �
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tangrams.nn.tangent.dual import Dual, filled, plus
+from tangrams.operators import times_transposed
 
 _ABSENT = Dual(None, None)
-
-_BY_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # not in every build of torch
-_WORTHWHILE = 2**20
-"""Multiplications below which a call of oneDNN costs more than it saves."""
 
 
 def linear(x: Dual, weight: Dual, bias: Dual = _ABSENT) -> Dual:
     r"""A linear layer.
 
     .. math:: y = W x + b, \qquad \dot y = \dot W x + \dot b + W \dot x
+
+    Values are left to torch, so that they stay the network's to the last bit.
 
     Args:
         x: input.
@@ -33,37 +31,16 @@ def linear(x: Dual, weight: Dual, bias: Dual = _ABSENT) -> Dual:
     """
     y = F.linear(x.value, weight.value, bias.value)
     if weight.tangent is None:
-        moved = None if x.tangent is None else _times(_rows(x.tangent), weight.value).view(y.shape)
+        moved = None if x.tangent is None else times_transposed(_rows(x.tangent), weight.value).view(y.shape)
         return Dual(y, plus(moved, bias.tangent if bias.tangent is None else filled(bias.tangent, y)))
-    moved = _times(_rows(x.value), weight.tangent, bias.tangent)
+    moved = times_transposed(_rows(x.value), weight.tangent, bias.tangent)
     if x.tangent is not None:
-        moved = _times(_rows(x.tangent), weight.value, onto=moved)
+        moved = times_transposed(_rows(x.tangent), weight.value, onto=moved)
     return Dual(y, moved.view(y.shape))
 
 
 def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
-
-
-def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None, onto: Tensor | None = None) -> Tensor:
-    """``x Wᵀ + b``, or added to what is there already: one pass over the output fewer.
-
-    By oneDNN where nothing is recorded: measured on an EPYC, it takes half as long as the MKL behind torch's products.
-    Only for tangents: values are left to torch, so that they stay the network's to the last bit.
-    """
-    if _suits_onednn(x, weight, bias, onto):
-        if onto is not None:
-            return _BY_ONEDNN.binary(x, onto, weight, None, "add")
-        return _BY_ONEDNN(x, weight, None if bias is None else bias.contiguous(), "none", [], "")
-    return F.linear(x, weight, bias) if onto is None else onto.addmm_(x, weight.mT)
-
-
-def _suits_onednn(x: Tensor, weight: Tensor, *others: Tensor | None) -> bool:
-    if _BY_ONEDNN is None or x.numel() * weight.shape[0] < _WORTHWHILE or not torch._C._get_mkldnn_enabled():
-        return False
-    operands = [t for t in (x, weight, *others) if t is not None]
-    plain = all(type(t) is Tensor and t.is_cpu and t.dtype == torch.float32 and not t.requires_grad for t in operands)
-    return plain and torch._C._functorch.maybe_current_level() is None  # pyright: ignore
 
 
 def convolution(
