@@ -160,7 +160,7 @@ class ModelRef:
         """The network in eval mode with gradients enabled; everything is put back afterwards.
 
         Restored also after an exception: modes, ``requires_grad``, ``.grad``, hooks on parameters, buffers (identity
-        and values), random state, default dtype.
+        and values), random states (of the processor and of the devices that the network lies on), default dtype.
 
         Yields:
             The network.
@@ -179,11 +179,10 @@ class ModelRef:
             for m in modules
             if m._buffers
         ]
-        rng = torch.get_rng_state()
-        cuda_rng = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else None
+        devices = {p.device for p, *_ in parameters if p.is_cuda}
         default_dtype = torch.get_default_dtype()
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
                 if any(modes):
                     model.eval()
                 for p, _, _, hooks in parameters:
@@ -211,9 +210,6 @@ class ModelRef:
                     for buffer, version, value in contents:
                         if buffer._version != version:
                             buffer.copy_(value)
-            torch.set_rng_state(rng)
-            if cuda_rng is not None:
-                torch.cuda.set_rng_state_all(cuda_rng)
             if torch.get_default_dtype() != default_dtype:
                 torch.set_default_dtype(default_dtype)
 
