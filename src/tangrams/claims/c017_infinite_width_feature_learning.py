@@ -1,10 +1,11 @@
 """The infinite-width limit of μP learns features, is exact, and does better than the limits that do not [017].
 
-Three measurements. Trainings of finite linear networks against the exact limit, one and two hidden layers: the error
+Four measurements. Trainings of finite linear networks against the exact limit, one and two hidden layers: the error
 falls as the root of the width. Few-shot learning (first-order MAML, 5 classes, one sample each) by linear networks of
 several widths, by their limit, and, in as many steps, by the kernel limits (NNGP, NTK) of a ReLU network, which
 meta-learning cannot give features. Word vectors (CBOW with negative sampling): loss on held-out text at several widths
-and in the limit.
+and in the limit. And the share of analogies that they answer after training on a text in which these are planted; in
+the kernel limits word vectors stay where they start.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from tangrams.claims.base import Claim, Evidence
-from tangrams.data import Corpus, context_windows, digits, load
+from tangrams.data import Corpus, context_windows, digits, load, planted_analogies
 from tangrams.kernels import FullyConnectedNNGP, FullyConnectedNTK
 from tangrams.learners import FirstOrderMAML
 from tangrams.learners.base import HasGram
+from tangrams.lens import analogy_accuracy
 from tangrams.nn.infinite_width import CBOW, InfiniteLinearNetwork, negative_sampling_loss
 
 WAYS, QUERIES, TEST_TASKS, INNER_LR, TEST_STEPS = 5, 3, 200, 0.4, 20
@@ -38,11 +40,14 @@ def measure(
     meta_lr: float,
     word_widths: Sequence[int],
     word_steps: int,
+    sentences: int,
+    stems: int,
+    planted_rate: float,
     images: str | None = None,
     text: str | None = None,
     min_count: int = 5,
 ) -> Evidence:
-    """All three, over seeds."""
+    """All four, over seeds."""
     errors = {
         layers: [[_limit_error(layers, n, seed) for seed in range(2 * seeds)] for n in limit_widths]
         for layers in (1, 2)
@@ -57,12 +62,26 @@ def measure(
         accuracy[name] = [_few_shot(*phi, None, seed, meta_steps, meta_lr) for seed in range(seeds)]
     corpus = Corpus.read(load(text) if text else _shipped_text(), min_count=min_count)
     losses = {
-        _name(n): [_words(corpus, n, seed, word_steps) for seed in range(seeds)] for n in (*word_widths, math.inf)
+        _name(n): [_words(corpus, n, seed, word_steps)[1] for seed in range(seeds)] for n in (*word_widths, math.inf)
+    }
+    planted, questions = planted_analogies(sentences, stems=stems)
+    analogies = {
+        _name(n): [
+            analogy_accuracy(_words(planted, n, seed, word_steps, 2, planted_rate)[0].word_vectors(), questions)
+            for seed in range(seeds)
+        ]
+        for n in (*word_widths, math.inf)
     }
 
-    few, word = ({k: float(np.mean(v)) for k, v in found.items()} for found in (accuracy, losses))
+    def untrained(seed: int) -> CBOW:
+        return CBOW(len(planted.words), word_widths[-1], generator=torch.Generator().manual_seed(seed))
+
+    analogies["kernels"] = [analogy_accuracy(untrained(seed).word_vectors(), questions) for seed in range(seeds)]
+
+    few, word, share = ({k: float(np.mean(v)) for k, v in found.items()} for found in (accuracy, losses, analogies))
     ordered = [few[_name(n)] for n in (*widths, math.inf)]
     worded = [word[_name(n)] for n in (*word_widths, math.inf)]
+    shares = [share[_name(n)] for n in (*word_widths, math.inf)]
     best_kernel = max(few["NNGP"], few["NTK"])
     good = {
         "errors fall as the root of the width": all(-0.7 < s < -0.3 for s in slopes.values()),
@@ -70,6 +89,8 @@ def measure(
         and ordered[-1] > ordered[0],
         "the limit beats both kernels": ordered[-1] > best_kernel,
         "word loss falls to the limit": all(b < a + 0.002 for a, b in itertools.pairwise(worded)),
+        "analogies rise to the limit": all(b > a - 0.01 for a, b in itertools.pairwise(shares))
+        and shares[-1] > max(shares[0], share["kernels"]),
     }
     verdict = "holds" if all(good.values()) else "holds in part" if any(good.values()) else "does not hold"
     sentence = (
@@ -77,7 +98,8 @@ def measure(
         f"width^{slopes[2]:.2f} (two); 5-way 1-shot accuracy is {ordered[0]:.3f} at width {widths[0]}, "
         f"{ordered[-2]:.3f} at {widths[-1]} and {ordered[-1]:.3f} in the limit, {best_kernel:.3f} for the better "
         f"kernel; the held-out loss of word vectors is {worded[0]:.3f} at width {word_widths[0]} and "
-        f"{worded[-1]:.3f} in the limit."
+        f"{worded[-1]:.3f} in the limit; of {len(questions)} planted analogies these answer {shares[0]:.3f} and "
+        f"{shares[-1]:.3f}, vectors that stay at the start {share['kernels']:.3f}."
     )
     numbers: dict[str, Any] = {
         "limit_widths": list(limit_widths),
@@ -85,10 +107,11 @@ def measure(
         "slopes": {str(layers): slope for layers, slope in slopes.items()},
         "accuracy": accuracy,
         "word_loss": losses,
+        "analogies": analogies,
         "vocabulary": len(corpus.words),
         "parts": good,
     }
-    return Evidence(verdict, sentence, numbers, _figure(limit_widths, errors, few, word))
+    return Evidence(verdict, sentence, numbers, _figure(limit_widths, errors, few, word, share))
 
 
 def _name(width: float) -> str:
@@ -184,16 +207,19 @@ def _shipped_text() -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files if file.name.endswith(".rst"))
 
 
-def _words(corpus: Corpus, width: float, seed: int, steps: int, batch: int = 128, negatives: int = 10) -> float:
-    """Held-out loss after training on the first nine tenths; every width sees the same batches."""
+def _words(
+    corpus: Corpus, width: float, seed: int, steps: int, window: int = 5, rate: float = 0.05
+) -> tuple[CBOW, float]:
+    """The model and its held-out loss after training on the first nine tenths; every width sees the same batches."""
+    batch, negatives = 128, 10
     generator = torch.Generator().manual_seed(seed)
     v = len(corpus.words)
     model = (
         CBOW.infinite(v) if width == math.inf else CBOW(v, int(width), generator=torch.Generator().manual_seed(seed))
     )
     cut = 9 * len(corpus.tokens) // 10
-    windows = context_windows(corpus.tokens, 5, generator=generator)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05 * batch)
+    windows = context_windows(corpus.tokens, window, generator=generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate * batch)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-4, steps)
 
     def candidates(index: Tensor, draws: torch.Generator) -> Tensor:
@@ -210,12 +236,12 @@ def _words(corpus: Corpus, width: float, seed: int, steps: int, batch: int = 128
     with torch.no_grad():
         chosen = candidates(index, torch.Generator().manual_seed(seed))
         parts = zip(windows[index].split(512), chosen.split(512), strict=True)
-        return float(sum(len(c) * float(negative_sampling_loss(model(w, c))) for w, c in parts) / len(index))
+        return model, float(sum(len(c) * float(negative_sampling_loss(model(w, c))) for w, c in parts) / len(index))
 
 
-def _figure(widths: Sequence[int], errors: Any, few: dict[str, float], word: dict[str, float]) -> Figure:
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+def _figure(widths: Sequence[int], errors: Any, few: dict[str, float], *words: dict[str, float]) -> Figure:
+    figure = Figure(figsize=(14, 3.6), layout="constrained")
+    left, *panels = figure.subplots(1, 4)
     for layers, values in errors.items():
         left.loglog(
             widths, np.mean(values, 1), "-o", label=f"{layers} hidden layer{'s' if layers > 1 else ''}", markersize=4
@@ -223,11 +249,12 @@ def _figure(widths: Sequence[int], errors: Any, few: dict[str, float], word: dic
     left.set(title="distance to the exact limit", xlabel="width", xticks=widths, xticklabels=widths)
     left.minorticks_off()
     left.legend(fontsize=8)
-    for axis, found, title in ((middle, few, "5-way 1-shot accuracy"), (right, word, "held-out loss of word vectors")):
+    titles = "5-way 1-shot accuracy", "held-out loss of word vectors", "planted analogies answered"
+    for axis, found, title in zip(panels, (few, *words), titles, strict=True):
         colours = ["C0" if name.isdigit() else "C1" if name == "limit" else "C2" for name in found]
         axis.bar(list(found), list(found.values()), color=colours)
         low, high = min(found.values()), max(found.values())
-        axis.set(title=title, ylim=(low - 0.3 * (high - low), high + 0.1 * (high - low)))
+        axis.set(title=title, ylim=(max(0.0, low - 0.3 * (high - low)), high + 0.1 * (high - low)))
     return figure
 
 
@@ -249,6 +276,9 @@ CLAIM = Claim(
             "meta_lr": 0.1,
             "word_widths": (16, 64),
             "word_steps": 300,
+            "sentences": 1000,
+            "stems": 30,
+            "planted_rate": 0.2,
         },
         "full": {
             "limit_widths": (64, 128, 256, 512, 1024),
@@ -258,6 +288,9 @@ CLAIM = Claim(
             "meta_lr": 0.1,
             "word_widths": (16, 64, 256),
             "word_steps": 1500,
+            "sentences": 4000,
+            "stems": 60,
+            "planted_rate": 0.1,
             "images": "omniglot/images_background_small1",
             "text": "tiny_shakespeare",
             "min_count": 30,
