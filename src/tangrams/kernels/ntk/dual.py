@@ -36,6 +36,10 @@ class DualActivation(Layer):
     def Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """E φ′(u) φ′(v)."""
 
+    def T_and_Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Both; a member whose two share most of their work writes it."""
+        return self.T(p, q, r), self.Tdot(p, q, r)
+
     def __call__(self, state: KernelState) -> KernelState:
         """T of the covariances, and Ṫ times the NTK."""
         if not state.gaussian:
@@ -45,11 +49,14 @@ class DualActivation(Layer):
             )
         first, second = state.at_equal_positions(state.self1), state.at_equal_positions(state.self2)
         p, q = state.left(first), state.right(second)
-        ntk = None if state.ntk is None else state.ntk * self.Tdot(p, q, state.nngp)
-        if state.nngp is state.self1 and state.nngp is state.self2:  # the diagonal path
-            nngp = self1 = self2 = self.T(p, q, state.nngp)
+        if state.ntk is None:
+            nngp, ntk = self.T(p, q, state.nngp), None
         else:
-            nngp = self.T(p, q, state.nngp)
+            nngp, slope = self.T_and_Tdot(p, q, state.nngp)
+            ntk = state.ntk * slope
+        if state.nngp is state.self1 and state.nngp is state.self2:  # the diagonal path
+            self1 = self2 = nngp
+        else:
             self1 = self.T(p, state.right(first), state.self1)
             self2 = self.T(state.left(second), q, state.self2)
         return replace(

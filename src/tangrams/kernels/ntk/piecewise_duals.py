@@ -36,14 +36,18 @@ class ABReLU(DualActivation):
 
     def T(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """The arc-cosine kernel of degree one, and a linear part."""
-        a, b = self.negative_slope, self.positive_slope
-        sine, theta = sine_and_angle(p, q, r)
-        return (a - b) ** 2 * (sine / (2 * torch.pi) + half_angle_weight(theta) * r) + a * b * r
+        return self.T_and_Tdot(p, q, r)[0]
 
     def Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         """The arc-cosine kernel of degree zero, and a constant."""
+        return self.T_and_Tdot(p, q, r)[1]
+
+    def T_and_Tdot(self, p: Tensor, q: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Both from one angle: T = Ṫ r + (a − b)² √(pq) sin θ / 2π."""
         a, b = self.negative_slope, self.positive_slope
-        return (a - b) ** 2 * half_angle_weight(sine_and_angle(p, q, r)[1]) + a * b
+        sine, theta = sine_and_angle(p, q, r)
+        slope = (a - b) ** 2 * half_angle_weight(theta) + a * b
+        return sine * ((a - b) ** 2 / (2 * torch.pi)) + slope * r, slope
 
 
 @dataclass(frozen=True)
